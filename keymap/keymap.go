@@ -1,7 +1,8 @@
-// Package keymap says where a key lives: it turns any key into a file name.
+// Package keymap says where a key lives: it turns any key into a file name, and
+// finds the directory, the store, that the files of one user stand in.
 //
-// That is a format. A process that maps a key to another name never meets the
-// others.
+// Both are a format. A process that maps a key to another name, or looks in
+// another directory, never meets the others.
 package keymap
 
 import (
