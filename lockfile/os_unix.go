@@ -1,0 +1,43 @@
+//go:build unix
+
+package lockfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/gofrs/flock"
+)
+
+// asItIs opens what stands at the path: no symbolic link is followed, and no pipe
+// waited for.
+const asItIs = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+
+// linked reports whether the open file still has a name.
+func linked(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || stat.Nlink > 0
+}
+
+// busy reports whether opening failed only because somebody else has it open.
+func busy(error) bool { return false }
+
+// removeLocked removes first and unlocks then: whoever waits for the lock finds
+// the file without a name.
+func removeLocked(lock *flock.Flock) error {
+	err := os.Remove(lock.Path())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if unlock := lock.Unlock(); err == nil {
+		err = pathError("unlock", lock.Path(), unlock)
+	}
+	return err
+}
+
+func removeFile(lock *flock.Flock, _ fs.FileInfo) error { return removeLocked(lock) }
+
+// RemoveAside has nothing to do: a file vanishes here with its last user.
+func RemoveAside(dir string) error { return nil }

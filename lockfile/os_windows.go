@@ -1,0 +1,159 @@
+package lockfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+	"unsafe"
+
+	"github.com/gofrs/flock"
+	"golang.org/x/sys/windows"
+)
+
+// asItIs: making a symbolic link takes a privilege here, and pipes have no paths.
+const asItIs = 0
+
+// linked is always true: a file that flock has open keeps its name on Windows.
+func linked(fs.FileInfo) bool { return true }
+
+// busy reports whether opening failed only because somebody else has it open,
+// in a way that does not share, or because it is about to vanish.
+func busy(err error) bool {
+	return errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_DELETE_PENDING)
+}
+
+// While others have a file open without sharing it, which flock does for the
+// moment of a look or while it waits, it can be neither removed nor renamed. Of
+// many who come at once each has its moment; who takes longer is stopped.
+const (
+	removePatience = time.Second
+	removePause    = time.Millisecond
+)
+
+func insist(f func() error) (err error) {
+	for start := time.Now(); ; time.Sleep(removePause) {
+		err = f()
+		switch {
+		case err == nil || errors.Is(err, fs.ErrNotExist):
+			return nil
+		case time.Since(start) > removePatience:
+			return err
+		}
+	}
+}
+
+// removeLocked unlocks first, because an open file cannot be removed here.
+func removeLocked(lock *flock.Flock) error {
+	if err := lock.Unlock(); err != nil {
+		return pathError("unlock", lock.Path(), err)
+	}
+	return insist(func() error { return os.Remove(lock.Path()) })
+}
+
+const asidePrefix = ".gone."
+
+// removeFile unlocks the file, renames it, which is possible while others have it
+// mapped, and removes it, which is not. If we die in between, or others have it
+// mapped, RemoveAside does the rest.
+func removeFile(lock *flock.Flock, info fs.FileInfo) error {
+	path := lock.Path()
+	// As long as this is open no other file can pass for this one. On NTFS none
+	// does anyway, but wine's files may have the number of a file just removed.
+	file, err := openShared(path, windows.GENERIC_READ, windows.FILE_SHARE_DELETE)
+	if err == nil {
+		defer file.Close()
+		if info.Size() == 0 {
+			err = condemn(path)
+		}
+	}
+	if unlock := lock.Unlock(); err == nil {
+		err = pathError("unlock", path, unlock)
+	}
+	if err != nil {
+		return err
+	}
+	token, err := randomToken()
+	if err != nil {
+		return err
+	}
+	aside := filepath.Join(filepath.Dir(path), fmt.Sprintf("%s%016x", asidePrefix, token))
+	if err := insist(func() error { return setAside(path, aside, info) }); err != nil {
+		return err
+	}
+	os.Remove(aside)
+	return nil
+}
+
+// openShared opens a file so that others may read and write it, and what else
+// share says.
+func openShared(path string, access, share uint32) (*os.File, error) {
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	handle, err := windows.CreateFile(name, access, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|share,
+		nil, windows.OPEN_EXISTING, windows.FILE_ATTRIBUTE_NORMAL, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(handle), path), nil
+}
+
+// condemn marks an empty file that is about to be removed, by a zero, for a creator
+// that has not locked it yet: when the door has been left, he could take it for
+// still his, and what he makes of it would be removed. Not the first byte: flock
+// locks that, and locks are mandatory here.
+func condemn(path string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt([]byte{0}, 1)
+	if closed := file.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+// setAside renames the file that info describes, and no other that may stand at
+// the path by now: so it does that by an open file, whose name it is. Another who
+// does the same meanwhile is kept out, because wine renames what stands at the
+// path at which the file was opened, whatever that is by then.
+func setAside(path, aside string, info fs.FileInfo) error {
+	file, err := openShared(path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if now, err := file.Stat(); err != nil || !os.SameFile(now, info) {
+		return err
+	}
+	// FILE_RENAME_INFO
+	var rename struct {
+		flags  uint32
+		root   windows.Handle
+		length uint32
+		name   [1024]uint16
+	}
+	to, err := windows.UTF16FromString(aside)
+	if err != nil {
+		return err
+	}
+	rename.length = uint32(2 * (copy(rename.name[:], to) - 1))
+	err = windows.SetFileInformationByHandle(windows.Handle(file.Fd()), windows.FileRenameInfo,
+		(*byte)(unsafe.Pointer(&rename)), uint32(unsafe.Sizeof(rename)))
+	return pathError("rename", path, err)
+}
+
+// RemoveAside removes files that have lost their names while they were in use,
+// as far as that has ended.
+func RemoveAside(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, asidePrefix+"*"))
+	for _, name := range names {
+		os.Remove(name)
+	}
+	return err
+}
