@@ -4,6 +4,9 @@
 //
 //   - A [Door] is the exclusive lock on a file that comes and goes. Whoever is
 //     inside may change who is attached to the file, and may remove it.
+//   - A [Presence] is a file that a process keeps locked for as long as it is
+//     there. Anybody can ask [Alive], also from another container, where a
+//     process number would mean nothing.
 //
 // Locks belong to the open file, not to the process: two goroutines exclude each
 // other as two processes do, and a program started by exec inherits none.

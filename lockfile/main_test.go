@@ -18,7 +18,11 @@ const roleEnv = "LOCKFILE_TEST_ROLE"
 // roles get one argument. Each prints a line when it is ready, and ends with its
 // standard input.
 var roles = map[string]func(arg string) error{
-	"inside": insideRole,
+	"inside":  insideRole,
+	"present": presentRole,
+	"exec":    execRole,
+	"idle":    func(string) error { return ready("idle") },
+	"asks":    asksRole,
 }
 
 func TestMain(m *testing.M) {
@@ -45,6 +49,48 @@ func insideRole(path string) error {
 		return err
 	}
 	return ready(door.Info().Name())
+}
+
+func presentRole(dir string) error {
+	p, err := Announce(dir)
+	if err != nil {
+		return err
+	}
+	return ready(fmt.Sprint(p.Token()))
+}
+
+// execRole announces itself and then starts a program that outlives it.
+func execRole(dir string) error {
+	p, err := Announce(dir)
+	if err != nil {
+		return err
+	}
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), roleEnv+"=idle")
+	child.Stdin = os.Stdin
+	out, err := child.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := child.Start(); err != nil {
+		return err
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		return err
+	}
+	fmt.Println(p.Token(), child.Process.Pid)
+	return nil // without Withdraw, as in a crash
+}
+
+// asksRole says whether the token in "dir token" is alive.
+func asksRole(arg string) error {
+	var dir string
+	var token uint64
+	if _, err := fmt.Sscan(arg, &dir, &token); err != nil {
+		return err
+	}
+	fmt.Println(Alive(dir, token))
+	return nil
 }
 
 // other is another process.
@@ -83,6 +129,15 @@ func start(t *testing.T, role, arg string, prepare ...func(*exec.Cmd)) *other {
 		t.Fatalf("%s: %q, %v", role, line, err)
 	}
 	return o
+}
+
+// token is what a process that is present has said.
+func (o *other) token() (token uint64) {
+	o.t.Helper()
+	if _, err := fmt.Sscan(o.said, &token); err != nil {
+		o.t.Fatalf("no token: %q", o.said)
+	}
+	return token
 }
 
 // kill kills the process, and returns when it is dead.

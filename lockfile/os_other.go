@@ -14,8 +14,9 @@ import (
 
 const asItIs = 0
 
-func linked(fs.FileInfo) bool { return true }
-func busy(error) bool         { return false }
+func linked(fs.FileInfo) bool   { return true }
+func readable(fs.FileInfo) bool { return true }
+func busy(error) bool           { return false }
 
 func removeLocked(lock *flock.Flock) error {
 	os.Remove(lock.Path())

@@ -21,6 +21,9 @@ func linked(info fs.FileInfo) bool {
 	return !ok || stat.Nlink > 0
 }
 
+// readable reports whether all users may open the file for reading.
+func readable(info fs.FileInfo) bool { return info.Mode().Perm()&0o444 == 0o444 }
+
 // busy reports whether opening failed only because somebody else has it open.
 func busy(error) bool { return false }
 

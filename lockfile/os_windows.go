@@ -19,6 +19,9 @@ const asItIs = 0
 // linked is always true: a file that flock has open keeps its name on Windows.
 func linked(fs.FileInfo) bool { return true }
 
+// readable is always true: who may open a file is not in its mode.
+func readable(fs.FileInfo) bool { return true }
+
 // busy reports whether opening failed only because somebody else has it open,
 // in a way that does not share, or because it is about to vanish.
 func busy(err error) bool {
