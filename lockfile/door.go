@@ -80,6 +80,7 @@ func lockAt(path string, flag int, perm fs.FileMode, acquire func(*flock.Flock) 
 		}
 		return nil, pathError("lock", path, err)
 	}
+	fault("inside")
 	info, err := lock.Stat()
 	switch {
 	case err != nil:
@@ -145,6 +146,7 @@ func (d *Door) Info() fs.FileInfo { return d.info }
 
 // Leave opens the door for the next.
 func (d *Door) Leave() error {
+	fault("leave")
 	return pathError("unlock", d.lock.Path(), d.lock.Unlock())
 }
 

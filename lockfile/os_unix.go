@@ -30,7 +30,9 @@ func busy(error) bool { return false }
 // removeLocked removes first and unlocks then: whoever waits for the lock finds
 // the file without a name.
 func removeLocked(lock *flock.Flock) error {
+	fault("remove")
 	err := os.Remove(lock.Path())
+	fault("unlock what is gone")
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}

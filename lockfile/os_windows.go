@@ -53,6 +53,7 @@ func removeLocked(lock *flock.Flock) error {
 	if err := lock.Unlock(); err != nil {
 		return pathError("unlock", lock.Path(), err)
 	}
+	fault("remove")
 	return insist(func() error { return os.Remove(lock.Path()) })
 }
 
@@ -83,9 +84,11 @@ func removeFile(lock *flock.Flock, info fs.FileInfo) error {
 		return err
 	}
 	aside := filepath.Join(filepath.Dir(path), fmt.Sprintf("%s%016x", asidePrefix, token))
+	fault("set aside")
 	if err := insist(func() error { return setAside(path, aside, info) }); err != nil {
 		return err
 	}
+	fault("remove aside")
 	os.Remove(aside)
 	return nil
 }

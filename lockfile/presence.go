@@ -53,7 +53,9 @@ func Announce(dir string) (*Presence, error) {
 		}
 		path := presencePath(dir, token)
 		lock := flock.New(path, flock.SetFlag(os.O_RDWR|os.O_CREATE|os.O_EXCL|asItIs), flock.SetPermissions(presencePerm))
+		fault("announce")
 		ok, err := lock.TryLock()
+		fault("announced")
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
@@ -139,6 +141,7 @@ func probe(dir string, token uint64) (lock *flock.Flock, dead bool) {
 	lock = flock.New(presencePath(dir, token), flock.SetFlag(os.O_RDONLY|asItIs))
 	for start := time.Now(); ; time.Sleep(probePause) {
 		ok, err := lock.TryRLock()
+		fault("probed")
 		switch {
 		case ok:
 			return lock, true
