@@ -1,0 +1,22 @@
+package shm
+
+import "unsafe"
+
+// All that is unsafe in this package: typed views of mapped memory. Each caller
+// has checked the bounds; mapped memory and headerBuffer's are aligned.
+
+// headerAt returns the header at the beginning of b.
+func headerAt(b []byte) *header { return (*header)(unsafe.Pointer(unsafe.SliceData(b))) }
+
+// slotsAt returns the n slots that follow the header at the beginning of b.
+func slotsAt(b []byte, n int) []slot {
+	_ = b[slotsOff+n*slotSize-1]
+	return unsafe.Slice((*slot)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), slotsOff)), n)
+}
+
+// headerBuffer returns n bytes of heap, aligned as a header has to be.
+func headerBuffer(n int) ([]byte, *header) {
+	words := make([]uint64, (n+7)/8)
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), n)
+	return b, headerAt(b)
+}
