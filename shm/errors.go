@@ -89,7 +89,7 @@ func classify(err error) error {
 		return ErrPermission
 	case is(fs.ErrNotExist):
 		return ErrNotExist
-	case is(syscall.ENOSPC, syscall.EDQUOT, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE):
+	case is(syscall.ENOSPC, syscall.EDQUOT, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE) || outOfResources(err):
 		return ErrNoSpace
 	case is(syscall.EFBIG):
 		return ErrSize

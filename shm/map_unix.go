@@ -2,7 +2,81 @@
 
 package shm
 
-import "os"
+import (
+	"io/fs"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/edsrzf/mmap-go"
+	"golang.org/x/sys/unix"
+)
+
+// keepFile: a mapping needs no open file once it stands.
+const keepFile = false
+
+// tombs says that the header of a detached segment can still be touched.
+//
+// Detach puts a page of private memory in the place of the header, so that a call
+// that comes too late harms nobody. The collector removes the tomb when nobody
+// can reach it.
+const tombs = true
+
+// How many tombs may stand before the collector is asked to look: the system
+// allows a process some ten thousand mappings.
+const tombsPerCollection = 4096
+
+var tombCount atomic.Uint64
+
+// entomb replaces the header by memory that nobody else sees. This happens in
+// one step: whoever looks sees the one or the other.
+func entomb(m *mapping, b mmap.MMap) {
+	at := unsafe.Pointer(unsafe.SliceData(b))
+	_, err := unix.MmapPtr(-1, 0, at, uintptr(len(b)), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_FIXED|unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return // out of mappings: the header stays, and with it the file's memory, until the collector comes
+	}
+	if tombCount.Add(1)%tombsPerCollection == 0 {
+		go runtime.GC()
+	}
+}
+
+// unmapLater lets the collector unmap a header, or the tomb in its place.
+func unmapLater(m *mapping) {
+	runtime.AddCleanup(m, func(b mmap.MMap) { b.Unmap() }, m.header)
+}
 
 // mapAlign is what the offset of a mapping must be a multiple of.
 func mapAlign() int { return os.Getpagesize() }
+
+// openFile opens a segment's file, which may be anything.
+func openFile(path string) (*os.File, error) { return openRaw(path, unix.O_RDWR) }
+
+// openToLook opens a file that is only to be read. It does not wait for the other
+// end of what may be a pipe.
+func openToLook(path string) (*os.File, error) { return openRaw(path, unix.O_RDONLY|unix.O_NONBLOCK) }
+
+// openRaw does without the system calls by which os.OpenFile finds out that a
+// file is none to poll.
+func openRaw(path string, flag int) (*os.File, error) {
+	for {
+		fd, err := unix.Open(path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	}
+}
+
+func outOfResources(error) bool { return false }
+
+// sameFile reports whether path still names the file that info describes.
+func sameFile(path string, info fs.FileInfo) bool {
+	now, err := os.Lstat(path)
+	return err == nil && os.SameFile(now, info)
+}

@@ -1,0 +1,26 @@
+package shm
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// allocate makes sure that memory stands behind length bytes of the file from
+// off on.
+func allocate(file *os.File, off, length int64) error {
+	for {
+		err := unix.Fallocate(int(file.Fd()), 0, off, length)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS):
+			return writeZeros(file, off, length)
+		default:
+			return &os.PathError{Op: "fallocate", Path: file.Name(), Err: err}
+		}
+	}
+}
