@@ -10,4 +10,14 @@
 // A segment is a file in a directory, the store: /dev/shm/qshm-<uid>, or what
 // $QSHM_DIR or [Dir] name. The key gives the file its name (package keymap). The
 // file begins with a header (header.go), and the data follow; both are mapped.
+//
+// Each attachment has a slot in the header, with the token of its process. A
+// process that has attachments holds a kernel lock on a file of that name, its
+// presence (package lockfile). Whoever wants to know whether a process lives asks
+// for that lock: process numbers mean nothing in another container, and get
+// reused; a lock ends with its process.
+//
+// Creating, attaching and destroying (lifetime.go, attachment.go) happen inside
+// the door: a kernel lock on the segment's file itself. A segment whose processes
+// are all dead is garbage; whoever comes upon it destroys it first.
 package shm

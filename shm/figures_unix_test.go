@@ -4,8 +4,10 @@ package shm
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -35,5 +37,16 @@ func TestAllocatingByWriting(t *testing.T) {
 	file.Close()
 	if err := writeZeros(file, 0, first); err == nil {
 		t.Error("no error from a file that is closed")
+	}
+}
+
+func TestNoSpaceWhereTheFiguresAreMissing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "gone")
+	err := noSpace(syscall.ENOSPC, dir, 12345)
+	if !errors.Is(err, ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "12345") || !strings.Contains(err.Error(), dir) {
+		t.Error(err)
+	}
+	if err := noSpace(syscall.EIO, dir, 1); err != syscall.EIO {
+		t.Errorf("%v: is about something else", err)
 	}
 }

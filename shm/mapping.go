@@ -19,6 +19,8 @@ type mapping struct {
 	head *header
 	slot []slot
 
+	users int // guarded by process
+
 	header mmap.MMap
 	mu     sync.Mutex // guards what follows
 	file   *os.File   // see settle

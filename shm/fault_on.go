@@ -1,0 +1,7 @@
+//go:build qshmfault
+
+package shm
+
+import "qshm/lockfile"
+
+func fault(step string) { lockfile.Fault(step) }
