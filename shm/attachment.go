@@ -88,7 +88,8 @@ func (a *attachment) drop() bool {
 }
 
 // end gives the slot back, and with the last one that is alive destroys the
-// segment, unless the caller is inside the door and will do so.
+// segment, unless the caller is inside the door and will do so. The lock is not
+// held any more.
 //
 // No door is needed to give a slot back. Of several who do so at once, the one
 // who looks around last finds that nobody is left: it is enough that each looks
@@ -142,6 +143,18 @@ func (m *mapping) reap(dir string, own uint64, all bool) (living, dead int) {
 			}
 			continue
 		}
+		// The lock first [disown]: a word never names a slot that is free, so
+		// whoever dies here leaves a slot that is still a dead one's.
+		//
+		// The generation is the dead one's only if the slot still is: another
+		// reaper may have given it back, and somebody taken it and the lock.
+		gen := metaGen(m.slot[i].meta.Load())
+		if m.slot[i].token.Load() != token {
+			dead++
+			continue
+		}
+		fault("disown")
+		m.head.disown(ownerBits(i, gen))
 		fault("bury")
 		lockfile.Bury(dir, token)
 		fault("reap")

@@ -5,6 +5,16 @@
 // is gone. If processes die instead, at any point, those who come next find
 // things as if they had detached in time.
 //
+//	seg, created, err := shm.Open("frames", 1<<20)
+//	if err != nil {
+//		return err
+//	}
+//	defer seg.Close()
+//	err = seg.Update(func(data []byte) error {
+//		copy(data, "hello")
+//		return nil
+//	})
+//
 // # How it works
 //
 // A segment is a file in a directory, the store: /dev/shm/qshm-<uid>, or what
@@ -20,4 +30,18 @@
 // Creating, attaching and destroying (lifetime.go, attachment.go) happen inside
 // the door: a kernel lock on the segment's file itself. A segment whose processes
 // are all dead is garbage; whoever comes upon it destroys it first.
+//
+// The lock of a segment (lock.go) is one word in the header. Free to mine is one
+// compare-and-swap; who has to wait sleeps on the word, and looks now and then
+// whether its owner lives.
+//
+// # What is not promised
+//
+// The lock is fair in the long run, not first come, first served. Memory is not
+// kept over a reboot. Processes must be on one machine and see the same
+// directory; between machines, use a message system. On systems other than
+// Linux, waiting is looking again, up to 500 times a second. Who may write the
+// store's files may write anything there: a segment is as trustworthy as those
+// who can open it. A file that somebody truncates while it is mapped makes
+// access to [Segment.Data] fault.
 package shm

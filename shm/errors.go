@@ -29,8 +29,12 @@ var (
 	// ErrNoSpace: the store is full, all attachments of the segment are taken,
 	// or the system is out of memory, descriptors or address space.
 	ErrNoSpace error = &kind{"out of space", nil}
+	// ErrNotLocked: unlock of a segment that this attachment has not locked.
+	ErrNotLocked error = &kind{"not locked", nil}
 	// ErrDetached: the attachment has ended.
 	ErrDetached error = &kind{"detached", nil}
+	// ErrReadOnly: a write through a read-only attachment.
+	ErrReadOnly error = &kind{"read-only attachment", nil}
 	// ErrCorrupt: the file that stands under the key is not a segment, or one
 	// that this version does not understand. Such a file is never removed.
 	ErrCorrupt error = &kind{"not a segment", nil}

@@ -20,6 +20,7 @@ import (
 const roleEnv = "SHM_TEST_ROLE"
 
 var roles = map[string]func(arg string) error{
+	"lock and die":   lockAndDieRole,
 	"attach and die": attachAndDieRole,
 }
 
@@ -75,6 +76,18 @@ func attachAndDieRole(key string) error {
 	if _, err := Attach(key); err != nil {
 		return err
 	}
+	return readyToDie()
+}
+
+func lockAndDieRole(key string) error {
+	seg, err := Attach(key)
+	if err != nil {
+		return err
+	}
+	if err := seg.Lock(); err != nil {
+		return err
+	}
+	copy(seg.Data(), "half-written")
 	return readyToDie()
 }
 
@@ -152,6 +165,20 @@ func detach(t testing.TB, seg *Segment) {
 	}
 }
 
+func lock(t testing.TB, seg *Segment) {
+	t.Helper()
+	if err := seg.Lock(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func unlock(t testing.TB, seg *Segment) {
+	t.Helper()
+	if err := seg.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // wantError asks for an *Error of the kinds that names operation and key.
 func wantError(t testing.TB, err error, op, key string, kinds ...error) {
 	t.Helper()
@@ -181,6 +208,12 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("%s: has not happened in 30 s", what)
 		}
 	}
+}
+
+// waiting waits until somebody sleeps, or is about to, on the segment's lock.
+func waiting(t testing.TB, seg *Segment) {
+	t.Helper()
+	eventually(t, "a waiter", func() bool { return seg.m.head.word.Load()&waitersBit != 0 })
 }
 
 func pathOf(dir, key string) string { return filepath.Join(dir, keymap.Name(key)) }

@@ -18,9 +18,12 @@ const keepFile = false
 
 // tombs says that the header of a detached segment can still be touched.
 //
-// Detach puts a page of private memory in the place of the header, so that a call
-// that comes too late harms nobody. The collector removes the tomb when nobody
-// can reach it.
+// Taking the lock costs two atomic operations, one to lock and one to unlock. To
+// count calls in progress, so that a Detach in another goroutine waits for them,
+// would cost two more, and double the price of a lock. Instead, Detach puts a
+// page of private memory in the place of the header. A Lock that comes too late
+// takes the word of that tomb, finds the attachment detached, and reports so.
+// The collector removes the tomb when nobody can reach it.
 const tombs = true
 
 // How many tombs may stand before the collector is asked to look: the system

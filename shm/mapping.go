@@ -19,6 +19,9 @@ type mapping struct {
 	head *header
 	slot []slot
 
+	turn chan struct{} // one goroutine of this process at a time waits for the lock
+	race raceToken
+
 	users int // guarded by process
 
 	header mmap.MMap
@@ -88,6 +91,7 @@ func newMapping(file *os.File, path string, info fs.FileInfo, s shape) (*mapping
 	m := &mapping{
 		shape: s, path: path, info: info,
 		header: b, head: headerAt(b), slot: slotsAt(b, s.slots),
+		turn: make(chan struct{}, 1),
 		file: file,
 	}
 	unmapLater(m)

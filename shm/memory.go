@@ -20,3 +20,12 @@ func headerBuffer(n int) ([]byte, *header) {
 	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), n)
 	return b, headerAt(b)
 }
+
+// lockHalf is the half of the lock word that says who owns it, for sleeping on.
+func (h *header) lockHalf() *uint32 {
+	p := unsafe.Pointer(&h.word)
+	if nativeBigEndian {
+		p = unsafe.Add(p, 4)
+	}
+	return (*uint32)(p)
+}

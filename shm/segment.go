@@ -1,9 +1,11 @@
 package shm
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync/atomic"
 )
 
@@ -13,14 +15,19 @@ import (
 // A Segment is an attachment to memory that several processes share. All methods
 // may be called by several goroutines at once.
 //
-// Where Detach meets calls in progress, they finish, and the last of them ends the
-// attachment; nothing faults. That does not extend to the slices that Data has
-// handed out: they must not be used once Detach was called.
+// Where Detach meets calls in progress, those that wait end with ErrDetached,
+// the others finish, and the last of them ends the attachment; nothing faults.
+// That does not extend to the slices and pointers that Data, Value and Slice
+// have handed out: they must not be used once Detach was called.
 type Segment struct {
 	m    *mapping
 	head *header // of m
+	mine uint64  // the owner's bits of the lock word when this attachment has it
+	step uint64  // what an unlock adds to it: one version, or none if read-only
+	held uint64  // the word as it was last taken, if it was free: a guess for Unlock, no more
 
-	// Calls in progress, counted in twos, and whether Detach was called.
+	// Calls in progress, counted in twos, and whether Detach was called. The
+	// uncontended lock is not counted, see tombs.
 	calls atomic.Int64
 	ended atomic.Bool // the attachment was given back
 
@@ -28,6 +35,7 @@ type Segment struct {
 	key      string
 	readOnly bool
 	data     []byte
+	gone     chan struct{} // closed by Detach
 }
 
 const (
@@ -36,7 +44,14 @@ const (
 )
 
 func newSegment(p *place, a *attachment, data []byte) *Segment {
-	return &Segment{m: a.m, head: a.m.head, a: a, key: p.key, readOnly: p.readOnly, data: data}
+	s := &Segment{
+		m: a.m, head: a.m.head, mine: ownerBits(a.i, a.gen),
+		a: a, key: p.key, readOnly: p.readOnly, data: data, gone: make(chan struct{}),
+	}
+	if !p.readOnly {
+		s.step = versionOne
+	}
+	return s
 }
 
 // Create makes a segment of size bytes, all zero, under key, and attaches to it.
@@ -58,9 +73,11 @@ func Create(key string, size int, opts ...Option) (*Segment, error) {
 	return seg, err
 }
 
-// Attach attaches to the segment that exists under key.
+// Attach attaches to the segment that exists under key. It does not wait for the
+// segment's lock, whoever holds it.
 //
-// A second attachment in one process shares the mapping.
+// A second attachment in one process shares the mapping, and excludes the first
+// from the lock as another process would.
 //
 // Errors: ErrKey, ErrNotExist, ErrNoSpace if all attachments are taken,
 // ErrPermission, ErrCorrupt.
@@ -86,13 +103,16 @@ func Open(key string, size int, opts ...Option) (seg *Segment, created bool, err
 	return p.open(size, true, true)
 }
 
-// Detach ends the attachment: it unmaps the memory, and with the last attachment
-// of a living process destroys the segment. A second Detach reports ErrDetached.
+// Detach ends the attachment: it releases the lock if this attachment holds it,
+// unmaps the memory, and with the last attachment of a living process destroys
+// the segment. A second Detach reports ErrDetached.
 //
-// Detach does not wait for calls in progress; the last of them completes it. A
-// program that ends should wait for its goroutines first, or others find the
-// attachment of a dead process.
+// Detach does not wait for calls in progress, so that it can be called from within
+// View and Update; the last of them completes it. A program that ends should wait
+// for its goroutines first, or others find the attachment of a dead process.
 func (s *Segment) Detach() error {
+	// Counted in first, so that those who are at work cannot end the attachment
+	// while this is still waking them.
 	if !s.enter() {
 		return fail("detach", s.key, ErrDetached)
 	}
@@ -100,6 +120,11 @@ func (s *Segment) Detach() error {
 	if before&callsDetached != 0 {
 		s.leave()
 		return fail("detach", s.key, ErrDetached)
+	}
+	close(s.gone)
+	if before != callsOne {
+		// Others are at work. Wake those who sleep; the last to leave ends.
+		wake(s.head.lockHalf(), everybody)
 	}
 	return s.leave()
 }
@@ -140,6 +165,7 @@ func (s *Segment) end() error {
 	if s.ended.Swap(true) {
 		return nil
 	}
+	s.unlock(!s.readOnly, false)
 	if err := s.a.end(false); err != nil {
 		return fail("detach", s.key, err)
 	}
@@ -160,13 +186,84 @@ func (s *Segment) ReadOnly() bool { return s.readOnly }
 func (s *Segment) Attached() bool { return !s.detached() }
 
 // Data returns the memory itself; nil once detached. What others may write at
-// the same time must be read and written by atomic operations. Writing to a
-// read-only attachment's data, or using the slice after Detach, faults.
+// the same time must be read and written while holding the lock, or by atomic
+// operations. Writing to a read-only attachment's data, or using the slice after
+// Detach, faults.
 func (s *Segment) Data() []byte {
 	if s.detached() {
 		return nil
 	}
 	return s.data
+}
+
+// View calls fn with the data while holding the lock. fn must not write: View
+// does not move the version. It returns the error of fn as it is.
+//
+// Errors: ErrDetached.
+func (s *Segment) View(fn func(data []byte) error) error {
+	return s.locked("view", false, fn)
+}
+
+// Update calls fn with the data while holding the lock, and moves the version
+// on, also if fn fails. It returns the error of fn as it is. If fn panics, the
+// next to take the lock finds it Abandoned.
+//
+// Errors: ErrDetached, ErrReadOnly.
+func (s *Segment) Update(fn func(data []byte) error) error {
+	if s.readOnly {
+		return fail("update", s.key, fmt.Errorf("%w; attach without it to write", ErrReadOnly))
+	}
+	return s.locked("update", true, fn)
+}
+
+// locked calls fn inside the lock.
+func (s *Segment) locked(op string, write bool, fn func(data []byte) error) error {
+	if err := s.begin(op); err != nil {
+		return err
+	}
+	finished := false
+	defer func() {
+		s.unlock(write, write && !finished)
+		s.leave()
+	}()
+	err := fn(s.data)
+	finished = true
+	return err
+}
+
+// begin counts a call in and takes the lock for it.
+func (s *Segment) begin(op string) error {
+	if !s.enter() {
+		return fail(op, s.key, ErrDetached)
+	}
+	if s.tryFast() {
+		return nil
+	}
+	err := s.lockSlow(context.Background(), op)
+	if err != nil {
+		s.leave()
+	}
+	return err
+}
+
+// WriteAt writes p at off while holding the lock; it implements io.WriterAt.
+// Nothing is written if p does not fit.
+//
+// Errors: ErrSize, ErrDetached, ErrReadOnly.
+func (s *Segment) WriteAt(p []byte, off int64) (int, error) {
+	if s.readOnly {
+		return 0, fail("write", s.key, fmt.Errorf("%w; attach without it to write", ErrReadOnly))
+	}
+	if size := len(s.data); off < 0 || off > int64(size) || len(p) > size-int(off) {
+		return 0, fail("write", s.key, fmt.Errorf("%w: %d bytes at offset %d do not fit into %d", ErrSize, len(p), off, size))
+	}
+	if err := s.begin("write"); err != nil {
+		return 0, err
+	}
+	n := copy(s.data[off:], p)
+	s.unlock(true, false)
+	s.leave()
+	return n, nil
 }
 
 func randomID() (uint64, error) {
