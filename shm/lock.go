@@ -175,6 +175,7 @@ func (m *mapping) takeOver(w, mine uint64, dir string) bool {
 		return false
 	}
 	fault("taken over")
+	m.head.ring()
 	return true
 }
 
@@ -198,6 +199,7 @@ func (h *header) disown(dead uint64) {
 			if w&waitersBit != 0 {
 				wake(h.lockHalf(), 1)
 			}
+			h.ring()
 			return
 		}
 	}
@@ -331,6 +333,9 @@ func (s *Segment) Unlock() error {
 	if w := s.held; tombs && w&(ownerMask|waitersBit|abandonedBit) == s.mine {
 		fault("unlock")
 		if s.head.word.CompareAndSwap(w, w&^ownerMask+s.step) { // [unlock]
+			if s.step != 0 && s.head.bell.Load()&bellArmed != 0 {
+				s.head.ring()
+			}
 			runtime.KeepAlive(s.m)
 			return nil
 		}
@@ -345,8 +350,9 @@ func (s *Segment) Unlock() error {
 }
 
 // unlock frees the word if this attachment owns it. If the data may have been
-// written the version moves on; what a writer left behind that died counts as
-// repaired. If this writer broke off, its data are as doubtful.
+// written the version moves on, and whoever waits for that is woken; what a
+// writer left behind that died counts as repaired. If this writer broke off, its
+// data are as doubtful.
 //
 // Whoever dies right after the swap has woken nobody: sleeps are bounded.
 func (s *Segment) unlock(written, brokenOff bool) bool {
@@ -371,6 +377,9 @@ func (s *Segment) unlock(written, brokenOff bool) bool {
 		fault("wake one")
 		if w&waitersBit != 0 {
 			wake(h.lockHalf(), 1) // [wake one]
+		}
+		if written {
+			h.ring()
 		}
 		runtime.KeepAlive(s.m)
 		return true

@@ -238,11 +238,15 @@ func TestDeadOwnerIsReplacedAndToldOf(t *testing.T) {
 		},
 	} {
 		runThenKill(t, "lock and die", key)
+		before := seg.Version()
 		if err := take(); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if !seg.Abandoned() {
 			t.Errorf("%s: not told that the owner has died", name)
+		}
+		if seg.Version() == before {
+			t.Errorf("%s: the data may have changed, and the version has not", name)
 		}
 		unlock(t, seg)
 		lock(t, seg)

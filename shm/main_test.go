@@ -216,4 +216,10 @@ func waiting(t testing.TB, seg *Segment) {
 	eventually(t, "a waiter", func() bool { return seg.m.head.word.Load()&waitersBit != 0 })
 }
 
+// listening waits until somebody sleeps, or is about to, on its version.
+func listening(t testing.TB, seg *Segment) {
+	t.Helper()
+	eventually(t, "a listener", func() bool { return seg.m.head.bell.Load()&bellArmed != 0 })
+}
+
 func pathOf(dir, key string) string { return filepath.Join(dir, keymap.Name(key)) }

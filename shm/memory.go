@@ -29,3 +29,6 @@ func (h *header) lockHalf() *uint32 {
 	}
 	return (*uint32)(p)
 }
+
+// bellWord is the bell, for sleeping on.
+func (h *header) bellWord() *uint32 { return (*uint32)(unsafe.Pointer(&h.bell)) }

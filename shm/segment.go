@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 )
 
@@ -36,6 +37,9 @@ type Segment struct {
 	readOnly bool
 	data     []byte
 	gone     chan struct{} // closed by Detach
+
+	watching sync.Mutex // guards watches
+	watches  map[<-chan struct{}]*watch
 }
 
 const (
@@ -125,6 +129,7 @@ func (s *Segment) Detach() error {
 	if before != callsOne {
 		// Others are at work. Wake those who sleep; the last to leave ends.
 		wake(s.head.lockHalf(), everybody)
+		s.head.alarm()
 	}
 	return s.leave()
 }
@@ -165,6 +170,7 @@ func (s *Segment) end() error {
 	if s.ended.Swap(true) {
 		return nil
 	}
+	s.unwatchAll()
 	s.unlock(!s.readOnly, false)
 	if err := s.a.end(false); err != nil {
 		return fail("detach", s.key, err)
