@@ -34,7 +34,8 @@
 // The lock of a segment (lock.go) is one word in the header. Free to mine is one
 // compare-and-swap; who has to wait sleeps on the word, and looks now and then
 // whether its owner lives. The upper half of the word is the version, which
-// counts changes (version.go): one can wait for it to move, instead of polling.
+// counts changes (version.go): one can wait for it to move, instead of polling,
+// and make copies that are consistent without stopping a writer (snapshot.go).
 //
 // # What is not promised
 //

@@ -38,6 +38,12 @@ var (
 	// ErrCorrupt: the file that stands under the key is not a segment, or one
 	// that this version does not understand. Such a file is never removed.
 	ErrCorrupt error = &kind{"not a segment", nil}
+	// ErrAbandoned: the last writer died inside the lock, so the data may be
+	// half-written; a copy was made of what stands there. Whoever next locks
+	// the segment for writing, and repairs it, puts an end to this.
+	ErrAbandoned error = &kind{"abandoned by a writer that died", nil}
+	// ErrType: a typed view that memory shared between processes cannot carry.
+	ErrType error = &kind{"invalid type", nil}
 )
 
 type kind struct {

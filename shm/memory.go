@@ -1,6 +1,9 @@
 package shm
 
-import "unsafe"
+import (
+	"sync/atomic"
+	"unsafe"
+)
 
 // All that is unsafe in this package: typed views of mapped memory. Each caller
 // has checked the bounds; mapped memory and headerBuffer's are aligned.
@@ -32,3 +35,22 @@ func (h *header) lockHalf() *uint32 {
 
 // bellWord is the bell, for sleeping on.
 func (h *header) bellWord() *uint32 { return (*uint32)(unsafe.Pointer(&h.bell)) }
+
+// wordsAround returns the aligned 32-bit words that b lies in, and where in the
+// first it begins. Mapped memory comes in pages, so that the words do not reach
+// out of it.
+func wordsAround(b []byte) (words []atomic.Uint32, begin int) {
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	begin = int(uintptr(p) & 3)
+	return unsafe.Slice((*atomic.Uint32)(unsafe.Add(p, -begin)), (begin+len(b)+3)/4), begin
+}
+
+// typedAt returns a T at the beginning of b, and whether it is aligned there.
+func typedAt[T any](b []byte) (*T, bool) {
+	var zero T
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	return (*T)(p), uintptr(p)%unsafe.Alignof(zero) == 0
+}
+
+// typedSlice returns n of T from first on.
+func typedSlice[T any](first *T, n int) []T { return unsafe.Slice(first, n) }

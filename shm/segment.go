@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 )
@@ -270,6 +271,29 @@ func (s *Segment) WriteAt(p []byte, off int64) (int, error) {
 	s.unlock(true, false)
 	s.leave()
 	return n, nil
+}
+
+// ReadAt reads from off into p as Snapshot does: what it returns was all there
+// at one moment. It implements io.ReaderAt, and reports io.EOF where p reaches
+// beyond the end.
+//
+// Errors: ErrSize, ErrDetached, ErrAbandoned as Snapshot.
+func (s *Segment) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fail("read", s.key, fmt.Errorf("%w: offset %d", ErrSize, off))
+	}
+	if !s.enter() {
+		return 0, fail("read", s.key, ErrDetached)
+	}
+	defer s.leave()
+	if off >= int64(len(s.data)) {
+		return 0, io.EOF
+	}
+	n, _, err := s.snapshot("read", p, s.data[off:])
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 func randomID() (uint64, error) {

@@ -1,8 +1,12 @@
 package shm
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,6 +31,8 @@ func TestWhatMovesTheVersion(t *testing.T) {
 		{"view", func() { seg.View(nothing) }, 0},
 		{"view of a reader", func() { reader.View(nothing) }, 0},
 		{"unlock of a reader", func() { lock(t, reader); unlock(t, reader) }, 0},
+		{"read", func() { seg.ReadAt(make([]byte, 8), 0) }, 0},
+		{"snapshot", func() { seg.Snapshot(make([]byte, 8)) }, 0},
 		{"lock alone", func() { lock(t, reader) }, 0},
 		{"attach", func() { attach(t, key) }, 0},
 	} {
@@ -154,6 +160,137 @@ func TestNoChangeIsMissed(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+func TestSnapshotCopiesWhatFits(t *testing.T) {
+	store(t)
+	seg := create(t, key, 8)
+	seg.WriteAt([]byte("snapshot"), 0)
+	for _, n := range []int{0, 1, 7, 8, 9, 100} {
+		dst := bytes.Repeat([]byte("."), n)
+		got, v, err := seg.Snapshot(dst)
+		want := min(n, 8)
+		if got != want || v != 1 || err != nil || string(dst[:want]) != "snapshot"[:want] || len(bytes.Trim(dst[want:], ".")) != 0 {
+			t.Errorf("into %d bytes: %d, version %d, %v, %q", n, got, v, err, dst)
+		}
+	}
+}
+
+func TestReadAtReads(t *testing.T) {
+	store(t)
+	seg := create(t, key, 8)
+	seg.WriteAt([]byte("snapshot"), 0)
+	for _, c := range []struct {
+		n    int
+		off  int64
+		want string
+		err  error
+	}{{8, 0, "snapshot", nil}, {4, 4, "shot", nil}, {5, 4, "shot", io.EOF}, {1, 8, "", io.EOF}, {1, 1 << 40, "", io.EOF}, {3, 1, "nap", nil}} {
+		p := make([]byte, c.n)
+		n, err := seg.ReadAt(p, c.off)
+		if string(p[:n]) != c.want || err != c.err {
+			t.Errorf("%d at %d: %q, %v", c.n, c.off, p[:n], err)
+		}
+	}
+	section := io.NewSectionReader(seg, 4, 100)
+	if b, err := io.ReadAll(section); string(b) != "shot" || err != nil {
+		t.Errorf("as an io.ReaderAt: %q, %v", b, err)
+	}
+}
+
+// Each writer fills the memory with one number, by turns fast and slow: a copy
+// that holds two was not there at one moment.
+func TestSnapshotsAreNeverTorn(t *testing.T) {
+	store(t)
+	const words = 512
+	seg, writer := create(t, key, 8*words), attach(t, key)
+	reader := attach(t, key, ReadOnly)
+	stop := make(chan struct{})
+	var writers, readers sync.WaitGroup
+	writers.Go(func() {
+		for n := uint64(1); ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			writer.Update(func(data []byte) error {
+				for i := range words {
+					binary.NativeEndian.PutUint64(data[8*i:], n)
+					if n%16 == 0 && i%128 == 0 {
+						pause()
+					}
+				}
+				return nil
+			})
+			if n%3 == 0 {
+				pause()
+			}
+		}
+	})
+	for i := range 3 {
+		readers.Go(func() {
+			dst := make([]byte, 8*words)
+			last, lastVersion := uint64(0), uint32(0)
+			for range 3000 {
+				var err error
+				version := lastVersion
+				if i == 0 {
+					_, err = reader.ReadAt(dst, 0)
+				} else {
+					_, version, err = seg.Snapshot(dst)
+				}
+				first := binary.NativeEndian.Uint64(dst)
+				if err != nil || first < last || version < lastVersion {
+					t.Errorf("%v; %d after %d, version %d after %d", err, first, last, version, lastVersion)
+					return
+				}
+				if i > 0 && uint32(first) != version {
+					t.Errorf("%d is what version %d has", first, version)
+					return
+				}
+				last, lastVersion = first, version
+				for w := range words {
+					if n := binary.NativeEndian.Uint64(dst[8*w:]); n != first {
+						t.Errorf("torn: %d and %d", first, n)
+						return
+					}
+				}
+			}
+		})
+	}
+	readers.Wait()
+	close(stop)
+	writers.Wait()
+}
+
+func TestSnapshotOfAbandonedData(t *testing.T) {
+	store(t)
+	seg := create(t, key, 100)
+	reader := attach(t, key, ReadOnly)
+	runThenKill(t, "lock and die", key)
+	dst := make([]byte, 100)
+	for range 2 {
+		n, _, err := reader.Snapshot(dst)
+		wantError(t, err, "snapshot", key, ErrAbandoned)
+		if n != 100 || string(dst[:12]) != "half-written" {
+			t.Errorf("%d, %q", n, dst[:12])
+		}
+		_, err = seg.ReadAt(dst, 0)
+		wantError(t, err, "read", key, ErrAbandoned)
+	}
+	seg.Update(func([]byte) error { return nil })
+	if _, _, err := reader.Snapshot(dst); err != nil {
+		t.Errorf("after the repair: %v", err)
+	}
+}
+
+func TestSnapshotAfterAPanicIsAbandoned(t *testing.T) {
+	store(t)
+	seg := create(t, key, 8)
+	panics(func() { seg.Update(func([]byte) error { panic("half-way") }) })
+	_, _, err := seg.Snapshot(make([]byte, 8))
+	wantError(t, err, "snapshot", key, ErrAbandoned)
 }
 
 func TestChangesYieldsEachVersion(t *testing.T) {
