@@ -19,7 +19,8 @@
 //
 // A segment is a file in a directory, the store: /dev/shm/qshm-<uid>, or what
 // $QSHM_DIR or [Dir] name. The key gives the file its name (package keymap). The
-// file begins with a header (header.go), and the data follow; both are mapped.
+// file begins with a header (header.go, FORMAT.md), and the data follow; both are
+// mapped.
 //
 // Each attachment has a slot in the header, with the token of its process. A
 // process that has attachments holds a kernel lock on a file of that name, its

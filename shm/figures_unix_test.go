@@ -40,6 +40,22 @@ func TestAllocatingByWriting(t *testing.T) {
 	}
 }
 
+// What a person gets to see of a file that may not be opened.
+func TestStrangersFileIsDescribed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "name"), make([]byte, 77), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	info := stranger(dir, "name")
+	if info.Name != "name" || info.Path != filepath.Join(dir, "name") || info.Size != 77 || info.Perm != 0o640 ||
+		int(info.UID) != os.Geteuid() || info.Created.IsZero() || info.Status != StatusUnknown {
+		t.Errorf("%+v", info)
+	}
+	if info := stranger(dir, "gone"); info.Name != "gone" || info.Size != 0 {
+		t.Errorf("%+v", info)
+	}
+}
+
 func TestNoSpaceWhereTheFiguresAreMissing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "gone")
 	err := noSpace(syscall.ENOSPC, dir, 12345)
@@ -48,5 +64,35 @@ func TestNoSpaceWhereTheFiguresAreMissing(t *testing.T) {
 	}
 	if err := noSpace(syscall.EIO, dir, 1); err != syscall.EIO {
 		t.Errorf("%v: is about something else", err)
+	}
+}
+
+func TestStatusesHaveNames(t *testing.T) {
+	for status, want := range map[Status]string{
+		StatusUnknown: "unknown", StatusLive: "live", StatusDead: "dead", StatusRemoved: "removed", 99: "unknown",
+	} {
+		if got := status.String(); got != want {
+			t.Errorf("%d is %q, want %q", int(status), got, want)
+		}
+	}
+}
+
+func TestChangesOfAnAttachmentThatHasEnded(t *testing.T) {
+	store(t)
+	seg := create(t, key, 1)
+	detach(t, seg)
+	rounds := 0
+	for _, err := range seg.Changes(t.Context()) {
+		wantError(t, err, "wait", key, ErrDetached)
+		rounds++
+	}
+	if rounds != 1 {
+		t.Errorf("%d rounds, want one for the error", rounds)
+	}
+}
+
+func TestNoAttachmentHasTheNumberOfNone(t *testing.T) {
+	if attachmentID(0, 0) == 0 {
+		t.Error("0 says that there is none")
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // This file is the layout of a segment's file: a header, then the data. It is
-// versioned.
+// documented for other languages in FORMAT.md, and versioned.
 
 // header is the beginning of the file, in the byte order of the machine. The
 // fields before state are written once, by the creator, before anybody else can

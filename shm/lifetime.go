@@ -161,6 +161,7 @@ func (p *place) finish(a *attachment, inside bool) (*Segment, error) {
 // the state making: garbage both. So it is in the end without [claim]; and with
 // it, as long as the state is not live.
 func (p *place) create(want shape) (seg *Segment, err error) {
+	sweepSome(p.dir)
 	h, err := enterHome(p.dir)
 	if err != nil {
 		return nil, p.fail(err)
