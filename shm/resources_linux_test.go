@@ -1,0 +1,309 @@
+package shm
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	roles["descriptors"] = descriptorsRole
+	roles["lock many"] = lockManyRole
+}
+
+// smallStore makes a store on a memory file system of its own, of that size.
+func smallStore(t *testing.T, size int) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount a small file system")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", size)); err != nil {
+		t.Skip("cannot mount a small file system:", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+			unix.Unmount(dir, unix.MNT_DETACH)
+		}
+	})
+	return dir
+}
+
+func TestFullStoreIsAnErrorAtCreate(t *testing.T) {
+	dir := smallStore(t, 1<<20)
+	for _, size := range []int{1<<20 - minHeader + 1, 4 << 20, 100 << 20} {
+		_, err := Create(key, size, Dir(dir))
+		wantError(t, err, "create", key, ErrNoSpace)
+		asked := max(minHeader, mapAlign()) + size
+		for _, figure := range []string{fmt.Sprint(asked, " bytes"), fmt.Sprint(" of ", 1<<20, " free"), dir} {
+			if !strings.Contains(err.Error(), figure) {
+				t.Errorf("%v: does not say %q", err, figure)
+			}
+		}
+		if left := files(t, dir); len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+}
+
+// The figure that is called free has to be right, for a person to go by it.
+func TestFullStoreSaysHowMuchIsFree(t *testing.T) {
+	dir := smallStore(t, 1<<20)
+	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 1<<19), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Create(key, 1<<20, Dir(dir))
+	wantError(t, err, "create", key, ErrNoSpace)
+	match := regexp.MustCompile(`(\d+) of (\d+) free`).FindStringSubmatch(fmt.Sprint(err))
+	if match == nil {
+		t.Fatalf("%v: no figures", err)
+	}
+	if free, _ := strconv.Atoi(match[1]); free > 1<<19 || free < 1<<19-2*minHeader {
+		t.Errorf("%v: %d bytes are free", err, 1<<19)
+	}
+}
+
+func TestStoreThatJustSuffices(t *testing.T) {
+	dir := smallStore(t, 1<<20)
+	size := 1<<20 - max(minHeader, mapAlign())
+	seg := create(t, key, size, Dir(dir))
+	for i := range seg.Data() {
+		seg.Data()[i] = 1
+	}
+	detach(t, seg)
+	if left := files(t, dir); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestFullStoreLetsAttachAndDetach(t *testing.T) {
+	dir := smallStore(t, 1<<20)
+	create(t, key, 1<<19, Dir(dir))
+	if f, err := os.Create(filepath.Join(dir, "other")); err == nil {
+		for err == nil {
+			_, err = f.Write(make([]byte, 4096))
+		}
+		f.Close()
+	}
+	attach(t, key, Dir(dir))
+}
+
+// descriptorsRole uses the library with as few descriptors as arg says.
+func descriptorsRole(arg string) error {
+	n, err := strconv.Atoi(arg)
+	if err != nil {
+		return err
+	}
+	seg, err := Create("here", 1)
+	if err != nil {
+		return err
+	}
+	var held []*os.File // all but so many
+	limit := unix.Rlimit{Cur: 64, Max: 64}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	for {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			break
+		}
+		held = append(held, f)
+	}
+	for range n {
+		held[len(held)-1].Close()
+		held = held[:len(held)-1]
+	}
+	_, err = Create(key, 1)
+	if n == 0 || err != nil {
+		if !errors.Is(err, ErrNoSpace) {
+			return fmt.Errorf("create: %w", err)
+		}
+	}
+	for _, f := range held {
+		f.Close()
+	}
+	if err := seg.Detach(); err != nil {
+		return err
+	}
+	fmt.Println("ok", err)
+	return nil
+}
+
+func TestNoMoreDescriptors(t *testing.T) {
+	for n := range 5 {
+		dir := store(t)
+		out, err := command("descriptors", fmt.Sprint(n)).Output()
+		if err != nil || !strings.HasPrefix(string(out), "ok") {
+			t.Errorf("%d left: %s, %v", n, out, err)
+		}
+		must(Sweep())(t)
+		if left := files(t, dir); len(left) != 0 {
+			t.Errorf("%d left: left in the store: %v", n, left)
+		}
+	}
+}
+
+// mapped returns how many of these addresses are mapped, and how many mappings
+// there are of files in the test's store.
+func mapped(t *testing.T, addresses map[uintptr]bool) (n, named int) {
+	t.Helper()
+	f, err := os.Open("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var from, to uintptr
+		if _, err := fmt.Sscanf(lines.Text(), "%x-%x", &from, &to); err != nil {
+			t.Fatal(err)
+		}
+		for a := range addresses {
+			if from <= a && a < to {
+				n++
+			}
+		}
+		if strings.Contains(lines.Text(), "qshm-test-") {
+			named++
+		}
+	}
+	return n, named
+}
+
+func TestAttachmentsHoldNoDescriptors(t *testing.T) {
+	store(t)
+	create(t, "first", 1) // and with it, the presence
+	before, _ := os.ReadDir("/proc/self/fd")
+	for i := range 20 {
+		create(t, fmt.Sprint(i), 1)
+	}
+	if after, _ := os.ReadDir("/proc/self/fd"); len(after) > len(before) {
+		t.Errorf("%d descriptors before, %d with 20 attachments more", len(before), len(after))
+	}
+}
+
+func TestAttachingAndDetachingLeavesNothingInTheProcess(t *testing.T) {
+	store(t)
+	headers := map[uintptr]bool{}
+	round := func() {
+		a, b := must(Create(key, 5000))(t), must(Attach(key, ReadOnly))(t)
+		headers[uintptr(unsafe.Pointer(a.m.head))] = true
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		a.Wait(ctx, 0)
+		live, cancel := context.WithCancel(context.Background())
+		a.Update(func([]byte) error { return nil })
+		a.Wait(live, 0)
+		defer cancel()
+		detach(t, a)
+		detach(t, b)
+	}
+	round()
+	count := func() (fds, goroutines int) {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries), runtime.NumGoroutine()
+	}
+	runtime.GC()
+	fds, goroutines := count()
+	const rounds = 4000
+	for range rounds {
+		round()
+	}
+	if _, named := mapped(t, nil); named != 0 {
+		t.Errorf("%d mappings of segments that are gone", named)
+	}
+	eventually(t, "the collector takes the tombs away", func() bool {
+		runtime.GC()
+		n, _ := mapped(t, headers)
+		return n <= len(headers)/10
+	})
+	if f, g := count(); f > fds || g > goroutines {
+		t.Errorf("%d descriptors and %d goroutines before, %d and %d after", fds, goroutines, f, g)
+	}
+	if len(process.homes) != 0 {
+		t.Errorf("homes: %v", process.homes)
+	}
+}
+
+// lockManyRole locks and unlocks so many times, and all that needs no waiting.
+func lockManyRole(arg string) error {
+	n, err := strconv.Atoi(arg)
+	if err != nil {
+		return err
+	}
+	seg, err := Create(key, 64)
+	if err != nil {
+		return err
+	}
+	defer seg.Close()
+	buf := make([]byte, 64)
+	for range n {
+		seg.Lock()
+		seg.Unlock()
+		seg.TryLock()
+		seg.Unlock()
+		seg.Snapshot(buf)
+		seg.Update(func([]byte) error { return nil })
+		seg.View(func([]byte) error { return nil })
+		seg.WriteAt(buf, 0)
+		seg.ReadAt(buf, 0)
+		seg.Wait(context.Background(), seg.Version()-1)
+	}
+	return nil
+}
+
+// The runtime makes some calls of its own; that they do not become more with the
+// rounds is the promise.
+func TestUncontendedLockMakesNoSystemCall(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("no strace")
+	}
+	store(t)
+	calls := func(rounds int) int {
+		t.Helper()
+		report := filepath.Join(t.TempDir(), "report")
+		cmd := command("lock many", fmt.Sprint(rounds))
+		cmd.Args = append([]string{strace, "-f", "-c", "-o", report}, os.Args[0])
+		cmd.Path = strace
+		cmd.Env = append(cmd.Env, "GOGC=off")
+		if out, err := cmd.Output(); err != nil {
+			t.Skipf("strace: %v: %s", err, out)
+		}
+		text, err := os.ReadFile(report)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if fields := strings.Fields(line); len(fields) > 3 && fields[len(fields)-1] == "total" {
+				for _, f := range fields[3:] {
+					if n, err := strconv.Atoi(f); err == nil {
+						return n
+					}
+				}
+			}
+		}
+		t.Fatalf("no total in the report:\n%s", text)
+		return 0
+	}
+	const rounds = 20000
+	if n := calls(rounds) - calls(1); n > rounds/10 {
+		t.Errorf("%d rounds make %d system calls more than one", rounds, n)
+	}
+}
