@@ -1,0 +1,140 @@
+package single_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"qshm/shm"
+	"qshm/shm/single"
+)
+
+// wantError asks for an *shm.Error of the kind that names operation and key.
+func wantError(t *testing.T, err error, op, key string, kind error) {
+	t.Helper()
+	var own *shm.Error
+	if !errors.As(err, &own) || own.Op != op || own.Key != key || !errors.Is(err, kind) {
+		t.Errorf("%v: want it to be about %s of %q, and %v", err, op, key, kind)
+	}
+}
+
+func TestEmptyKey(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	_, err := single.Acquire("", dir)
+	wantError(t, err, "acquire", "", shm.ErrKey)
+	wantError(t, single.Send(context.Background(), "", nil, dir), "send", "", shm.ErrKey)
+}
+
+func TestErrorsNameTheCallersKey(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := single.Acquire("app", shm.Dir(file))
+	var own *shm.Error
+	if !errors.As(err, &own) || own.Op != "acquire" || own.Key != "app" {
+		t.Errorf("Acquire: %v", err)
+	}
+	err = single.Send(context.Background(), "app", nil, shm.Dir(file))
+	if !errors.As(err, &own) || own.Op != "send" || own.Key != "app" {
+		t.Errorf("Send: %v", err)
+	}
+}
+
+func TestReadOnlyIsRefused(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	_, err := single.Acquire("app", dir, shm.ReadOnly)
+	wantError(t, err, "acquire", "app", shm.ErrReadOnly)
+	if left, err := shm.List(dir); err != nil || len(left) != 0 {
+		t.Fatalf("left in the store: %v, %v", left, err)
+	}
+	app := acquire(t, dir)
+	defer app.Close()
+	err = single.Send(context.Background(), "app", nil, dir, shm.ReadOnly)
+	wantError(t, err, "send", "app", shm.ErrReadOnly)
+}
+
+// What stands under the inbox's name is not ours, so nobody can be the instance:
+// and whoever fails has not kept the key.
+func TestInboxThatCannotBeMade(t *testing.T) {
+	store := t.TempDir()
+	dir := shm.Dir(store)
+	app := acquire(t, dir)
+	info, err := shm.Stat("single-inbox:app", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(info.Path, []byte("somebody's notes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = single.Acquire("app", dir)
+	wantError(t, err, "acquire", "app", shm.ErrCorrupt)
+	err = single.Send(context.Background(), "app", nil, dir)
+	wantError(t, err, "send", "app", shm.ErrCorrupt)
+	if err := os.Remove(info.Path); err != nil {
+		t.Fatal(err)
+	}
+	acquire(t, dir).Close()
+}
+
+// The instance is there, its inbox not yet: a sender waits for that, as long as
+// its context lets it.
+func TestInstanceWithoutAnInboxYet(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	starting, err := shm.Create("single:app", 1, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	sent := make(chan error, 1)
+	go func() { sent <- single.Send(ctx, "app", nil, dir) }()
+	for { // until it is in its turn
+		if info, err := shm.Stat("single-turn:app", dir); err == nil && info.Owner != nil {
+			break
+		}
+	}
+	cancel()
+	err = within(t, "Send", sent)
+	wantError(t, err, "send", "app", context.Canceled)
+
+	go func() { sent <- single.Send(context.Background(), "app", nil, dir) }()
+	for {
+		if info, err := shm.Stat("single-turn:app", dir); err == nil && info.Owner != nil {
+			break
+		}
+	}
+	starting.Close() // it has died while it started
+	err = within(t, "Send", sent)
+	wantError(t, err, "send", "app", single.ErrNotRunning)
+}
+
+// Somebody has taken the inbox away from under an instance that is alive.
+func TestInboxThatWasRemoved(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	app := acquire(t, dir)
+	ctx, cancel := context.WithCancel(context.Background())
+	sent := send(t, ctx, "late", dir)
+	if err := shm.Remove("single-inbox:app", dir); err != nil {
+		t.Fatal(err)
+	}
+	// It takes the piece back, and waits for another inbox; there is never one
+	// while this instance lives.
+	for {
+		info, err := shm.Stat("single-turn:app", dir)
+		if err == nil && info.Owner != nil {
+			break
+		}
+	}
+	cancel()
+	if err := within(t, "Send", sent); !errors.Is(err, context.Canceled) {
+		t.Errorf("Send: %v, want context.Canceled", err)
+	}
+	if err := app.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,198 @@
+// Package single lets one instance of a program run per key, and later ones hand
+// it a message.
+//
+//	app, err := single.Acquire("editor")
+//	if errors.Is(err, single.ErrRunning) {
+//		return single.Send(ctx, "editor", []byte(os.Args[1]))
+//	}
+//	defer app.Close()
+//	for message := range app.Messages(ctx) {
+//		open(string(message))
+//	}
+//
+// Who is the instance is decided by the kernel's locks, not by process numbers:
+// one that was killed is replaced at once, and one in another container that
+// shares the store counts.
+package single
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+
+	"qshm/shm"
+)
+
+var (
+	// ErrRunning: another instance is alive.
+	ErrRunning = errors.New("another instance is running")
+	// ErrNotRunning: no instance is alive, or it has ended before it took the
+	// message.
+	ErrNotRunning = errors.New("no instance is running")
+)
+
+// The segments behind a key. The instance alone is attached to the first, so
+// that this exists as long as it lives. Those who send attach to the inbox, and
+// share the third for its lock, which is held for as long as one message takes.
+func instanceKey(key string) string { return "single:" + key }
+func inboxKey(key string) string    { return "single-inbox:" + key }
+func turnKey(key string) string     { return "single-turn:" + key }
+
+// An Instance is the one that runs.
+type Instance struct {
+	key     string
+	running *shm.Segment
+	inbox   *shm.Segment
+	ending  context.Context // ends with Close
+	end     context.CancelFunc
+
+	touching sync.Mutex // the inbox: not while Close takes it away
+	box      *mailbox   // nil after Close
+
+	taking  sync.Mutex // one loop over Messages at a time
+	partial assembly
+}
+
+// Acquire makes the calling process the instance of key. It reports ErrRunning
+// if another is alive. Options say where, as for package shm.
+func Acquire(key string, opts ...shm.Option) (*Instance, error) {
+	if key == "" {
+		return nil, fail("acquire", key, shm.ErrKey)
+	}
+	running, err := shm.Create(instanceKey(key), 1, opts...)
+	if errors.Is(err, shm.ErrExist) {
+		return nil, fail("acquire", key, ErrRunning)
+	}
+	if err != nil {
+		return nil, fail("acquire", key, err)
+	}
+	// An inbox may still be there, held by those who were sending when the
+	// former instance died. They will notice; it is not for us.
+	inbox, err := create(inboxKey(key), inboxSize, opts)
+	if err != nil {
+		running.Close()
+		return nil, fail("acquire", key, err)
+	}
+	box, err := shm.Value[mailbox](inbox, 0)
+	if err != nil {
+		inbox.Close()
+		running.Close()
+		return nil, fail("acquire", key, err)
+	}
+	i := &Instance{key: key, running: running, inbox: inbox, box: box}
+	i.ending, i.end = context.WithCancel(context.Background())
+	return i, nil
+}
+
+// create makes a segment anew, whoever has one of that key.
+func create(key string, size int, opts []shm.Option) (*shm.Segment, error) {
+	for {
+		seg, err := shm.Create(key, size, opts...)
+		if !errors.Is(err, shm.ErrExist) {
+			return seg, err
+		}
+		if err := shm.Remove(key, opts...); err != nil && !errors.Is(err, shm.ErrNotExist) {
+			return nil, err
+		}
+	}
+}
+
+// Messages yields what others send, in the order in which they got their turn,
+// each message once. It ends when the context does, or with Close. A sender is
+// told that its message was taken right before the loop gets it.
+//
+// While nobody loops over Messages, those who send wait.
+func (i *Instance) Messages(ctx context.Context) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		i.taking.Lock()
+		defer i.taking.Unlock()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(i.ending, cancel)()
+		for {
+			message, err := i.next(ctx)
+			if err != nil || !yield(message) {
+				return
+			}
+		}
+	}
+}
+
+// next waits for a message. It has the box to itself meanwhile: Close ends ctx,
+// and then waits for next to be done with the inbox.
+func (i *Instance) next(ctx context.Context) ([]byte, error) {
+	i.touching.Lock()
+	defer i.touching.Unlock()
+	for {
+		if i.box == nil {
+			return nil, shm.ErrDetached
+		}
+		version := i.inbox.Version() // before the look: what comes after it ends the wait
+		message, ok, err := i.take(ctx)
+		if ok || err != nil {
+			return message, err
+		}
+		if _, err := i.inbox.Wait(ctx, version); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// take moves what lies in the inbox to the message that is being put together.
+// It reports true when that is complete.
+func (i *Instance) take(ctx context.Context) (message []byte, ok bool, err error) {
+	// Look before locking: every unlock wakes those who wait.
+	if i.box.state.Load() != boxFull {
+		return nil, false, nil
+	}
+	if err := i.inbox.LockContext(ctx); err != nil {
+		return nil, false, err
+	}
+	defer i.inbox.Unlock()
+	if i.box.state.Load() != boxFull {
+		return nil, false, nil // taken back
+	}
+	message, ok = i.partial.add(i.box, i.inbox.Data()[boxHeader:])
+	if !i.box.state.CompareAndSwap(boxFull, boxEmpty) {
+		i.partial = assembly{} // taken back, meanwhile
+		return nil, false, nil
+	}
+	return message, ok, nil
+}
+
+// Close ends the instance: the next to Acquire the key gets it. Those who are
+// sending are told.
+func (i *Instance) Close() error {
+	i.end()
+	i.touching.Lock()
+	defer i.touching.Unlock()
+	if i.box == nil {
+		return nil // a second Close
+	}
+	i.box.end()
+	i.box = nil
+	// An unlock wakes those who send. If somebody was stopped inside the lock,
+	// they look for themselves.
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if i.inbox.LockContext(ctx) == nil {
+		i.inbox.Unlock()
+	}
+	if err := errors.Join(i.inbox.Close(), i.running.Close()); err != nil {
+		return fail("close", i.key, err)
+	}
+	return nil
+}
+
+func fail(op, key string, err error) error {
+	var inner *shm.Error
+	if errors.As(err, &inner) {
+		err = inner.Err
+	}
+	return &shm.Error{Op: op, Key: key, Err: err}
+}
+
+// notRunning explains ErrNotRunning.
+func notRunning(why string) error { return fmt.Errorf("%w: %s", ErrNotRunning, why) }

@@ -1,0 +1,172 @@
+package single_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"qshm/shm"
+	"qshm/shm/single"
+)
+
+// limit bounds waits that end only if something is broken.
+const limit = 30 * time.Second
+
+// holdInbox locks the inbox, as somebody does who was stopped inside.
+func holdInbox(t *testing.T, dir shm.Option) *shm.Segment {
+	t.Helper()
+	holder, err := shm.Attach("single-inbox:app", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { holder.Close() })
+	if err := holder.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	return holder
+}
+
+func acquire(t *testing.T, dir shm.Option) *single.Instance {
+	t.Helper()
+	app, err := single.Acquire("app", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return app
+}
+
+// send sends in the background, and returns when the message lies in the inbox.
+func send(t *testing.T, ctx context.Context, message string, dir shm.Option) <-chan error {
+	t.Helper()
+	before := inboxVersion(dir)
+	sent := make(chan error, 1)
+	go func() { sent <- single.Send(ctx, "app", []byte(message), dir) }()
+	for end := time.Now().Add(limit); inboxVersion(dir) == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nothing comes into the inbox")
+		}
+	}
+	return sent
+}
+
+func inboxVersion(dir shm.Option) uint32 {
+	info, _ := shm.Stat("single-inbox:app", dir)
+	return info.Version
+}
+
+func within(t *testing.T, what string, ended <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(limit):
+		t.Fatal(what + " hangs")
+		return nil
+	}
+}
+
+// Somebody who is stopped inside the inbox's lock holds up the others only as
+// long as they are willing to wait.
+func TestSendEndsWithItsContextThoughTheInboxIsLocked(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	app := acquire(t, dir)
+	defer app.Close()
+	holder := holdInbox(t, dir)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	sent := make(chan error, 1)
+	go func() { sent <- single.Send(ctx, "app", nil, dir) }()
+	if err := within(t, "Send", sent); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Send: %v, want context.DeadlineExceeded", err)
+	}
+	holder.Close()
+}
+
+func TestMessageIsTakenBackThoughTheInboxIsLocked(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	app := acquire(t, dir)
+	defer app.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	sent := send(t, ctx, "lost", dir)
+	holder := holdInbox(t, dir)
+	got := make(chan string, 2)
+	go func() {
+		for m := range app.Messages(context.Background()) {
+			got <- string(m)
+		}
+		close(got)
+	}()
+	cancel()
+	if err := within(t, "Send", sent); !errors.Is(err, context.Canceled) {
+		t.Errorf("Send: %v, want context.Canceled", err)
+	}
+	holder.Close()
+	if err := single.Send(context.Background(), "app", []byte("kept"), dir); err != nil {
+		t.Fatal(err)
+	}
+	app.Close()
+	if m := <-got; m != "kept" {
+		t.Errorf("got %q, want the message that was not taken back", m)
+	}
+	if m, more := <-got; more {
+		t.Errorf("got %q too", m)
+	}
+}
+
+func TestMessagesEndThoughTheInboxIsLocked(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	app := acquire(t, dir)
+	sent := send(t, context.Background(), "late", dir)
+	holder := holdInbox(t, dir)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 3)
+	loop := func(ctx context.Context) {
+		for m := range app.Messages(ctx) {
+			ended <- errors.New("got " + string(m))
+			return
+		}
+		ended <- nil
+	}
+	go loop(ctx)
+	if err := within(t, "Messages", ended); err != nil {
+		t.Error(err)
+	}
+	go loop(context.Background()) // this one ends with Close
+	go func() { ended <- app.Close() }()
+	for range 2 {
+		if err := within(t, "Close, or Messages with it,", ended); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := within(t, "Send", sent); !errors.Is(err, single.ErrNotRunning) {
+		t.Errorf("Send: %v, want ErrNotRunning", err)
+	}
+	holder.Close()
+	if left, err := shm.List(dir); err != nil || len(left) != 0 {
+		t.Errorf("left in the store: %v, %v", left, err)
+	}
+}
+
+// Whoever loops over Messages may end the instance from inside.
+func TestCloseWithinTheLoop(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	app := acquire(t, dir)
+	sent := send(t, context.Background(), "stop", dir)
+	ended := make(chan error, 1)
+	go func() {
+		for range app.Messages(context.Background()) {
+			app.Close()
+		}
+		ended <- nil
+	}()
+	within(t, "the loop", ended)
+	if err := within(t, "Send", sent); err != nil {
+		t.Errorf("Send: %v: its message was taken", err)
+	}
+	for m := range app.Messages(context.Background()) {
+		t.Errorf("got %q after Close", m)
+	}
+}
