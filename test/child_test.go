@@ -1,0 +1,373 @@
+package test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"unsafe"
+
+	"qshm/shm"
+)
+
+// This file is what a process does that a test has started: it reads calls from
+// its standard input, makes each in a goroutine of its own, and answers when it
+// is done. It ends with its standard input.
+
+// kinds are the errors that a test can tell from afar.
+var kinds = map[string]error{
+	"ErrKey": shm.ErrKey, "ErrSize": shm.ErrSize, "ErrExist": shm.ErrExist, "ErrNotExist": shm.ErrNotExist,
+	"ErrPermission": shm.ErrPermission, "ErrNoSpace": shm.ErrNoSpace, "ErrNotLocked": shm.ErrNotLocked,
+	"ErrDetached": shm.ErrDetached, "ErrReadOnly": shm.ErrReadOnly, "ErrCorrupt": shm.ErrCorrupt,
+	"ErrAbandoned": shm.ErrAbandoned, "ErrType": shm.ErrType,
+	"fs.ErrExist": fs.ErrExist, "fs.ErrNotExist": fs.ErrNotExist, "fs.ErrPermission": fs.ErrPermission,
+	"io.EOF": io.EOF, "Canceled": context.Canceled, "DeadlineExceeded": context.DeadlineExceeded,
+}
+
+type child struct {
+	mu       sync.Mutex
+	segments map[string]*shm.Segment
+	last     int
+	cancels  map[int]context.CancelFunc
+	out      *json.Encoder
+	gate     chan struct{} // closed by "go"
+}
+
+func runChild() {
+	c := &child{
+		segments: map[string]*shm.Segment{}, cancels: map[int]context.CancelFunc{},
+		out: json.NewEncoder(os.Stdout), gate: make(chan struct{}),
+	}
+	c.send(answer{ID: 0, N: os.Getpid()})
+	lines := bufio.NewReader(os.Stdin)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			os.Exit(0)
+		}
+		var r request
+		if err := json.Unmarshal(line, &r); err != nil {
+			panic(err)
+		}
+		ctx, cancel := context.Background(), context.CancelFunc(func() {})
+		if r.Timeout != 0 {
+			ctx, cancel = context.WithTimeout(ctx, r.Timeout)
+		} else {
+			ctx, cancel = context.WithCancel(ctx)
+		}
+		c.mu.Lock()
+		c.cancels[r.ID] = cancel
+		c.mu.Unlock()
+		go func() {
+			a := answer{ID: r.ID}
+			if err := c.call(ctx, r, &a); err != nil {
+				a.Error = asRemote(err)
+			}
+			c.send(a)
+			cancel()
+		}()
+	}
+}
+
+func (c *child) send(a answer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out.Encode(a)
+}
+
+func (c *child) keep(s *shm.Segment, a *answer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	a.Handle = strconv.Itoa(c.last)
+	c.segments[a.Handle] = s
+}
+
+func (c *child) segment(handle string) *shm.Segment {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.segments[handle]
+}
+
+func (o opts) options(ctx context.Context) []shm.Option {
+	var list []shm.Option
+	if o.ReadOnly {
+		list = append(list, shm.ReadOnly)
+	}
+	if o.Sparse {
+		list = append(list, shm.Sparse())
+	}
+	if o.Max != 0 {
+		list = append(list, shm.MaxAttachments(o.Max))
+	}
+	if o.Perm != 0 {
+		list = append(list, shm.Perm(o.Perm))
+	}
+	if o.Timeout != 0 {
+		ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+		context.AfterFunc(ctx, cancel)
+		list = append(list, shm.WithContext(ctx))
+	}
+	return list
+}
+
+// call makes one call. What concerns a segment is in onSegment.
+func (c *child) call(ctx context.Context, r request, a *answer) (err error) {
+	k, list := string(r.Key), r.Opts.options(ctx)
+	switch r.Op {
+	case "create":
+		s, err := shm.Create(k, r.N, list...)
+		if err == nil {
+			c.keep(s, a)
+		}
+		return err
+	case "attach":
+		s, err := shm.Attach(k, list...)
+		if err == nil {
+			c.keep(s, a)
+		}
+		return err
+	case "open":
+		s, created, err := shm.Open(k, r.N, list...)
+		if a.OK = created; err == nil {
+			c.keep(s, a)
+		}
+		return err
+	case "stat":
+		info, err := shm.Stat(k, list...)
+		a.Infos = []shm.Info{info}
+		return err
+	case "list":
+		infos, err := shm.List(list...)
+		a.Infos = infos
+		return err
+	case "sweep":
+		infos, err := shm.Sweep(list...)
+		a.Infos = infos
+		return err
+	case "remove":
+		return shm.Remove(k, list...)
+	case "cancel":
+		c.mu.Lock()
+		c.cancels[r.N]()
+		c.mu.Unlock()
+		return nil
+	case "go":
+		close(c.gate)
+		return nil
+	case "ping":
+		return nil
+	case "gc":
+		runtime.GC()
+		return nil
+	case "die":
+		self, err := os.FindProcess(os.Getpid())
+		if err == nil {
+			err = self.Kill()
+		}
+		return err
+	case "exit":
+		os.Exit(0)
+	case "closeall":
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, s := range c.segments {
+			err = errors.Join(err, s.Close())
+		}
+		return err
+	case "lifetimes":
+		return lifetimes(k, r.N)
+	}
+	if f := extra[r.Op]; f != nil {
+		return f(c, ctx, r, a)
+	}
+	s := c.segment(r.Handle)
+	if s == nil {
+		return fmt.Errorf("%q: no such call, or no such segment", r.Op)
+	}
+	return c.onSegment(ctx, s, r, a)
+}
+
+// extra are calls that a single test needs, kept beside it.
+var extra = map[string]func(c *child, ctx context.Context, r request, a *answer) error{}
+
+func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *answer) (err error) {
+	switch r.Op {
+	case "detach":
+		return s.Detach()
+	case "close":
+		return s.Close()
+	case "lock":
+		return s.Lock()
+	case "lockcontext":
+		return s.LockContext(ctx)
+	case "trylock":
+		a.OK, err = s.TryLock()
+		return err
+	case "unlock":
+		return s.Unlock()
+	case "abandoned":
+		a.OK = s.Abandoned()
+		return nil
+	case "attached":
+		a.OK = s.Attached()
+		return nil
+	case "readonly":
+		a.OK = s.ReadOnly()
+		return nil
+	case "size":
+		a.N = s.Size()
+		return nil
+	case "key":
+		a.Data = []byte(s.Key())
+		return nil
+	case "version":
+		a.Version = s.Version()
+		return nil
+	case "info":
+		info, err := s.Info()
+		a.Infos = []shm.Info{info}
+		return err
+	case "update":
+		return s.Update(func(data []byte) error {
+			copy(data[r.Off:], r.Data)
+			return nil
+		})
+	case "view":
+		return s.View(func(data []byte) error {
+			a.Data = append(a.Data, data[r.Off:r.Off+int64(r.N)]...)
+			return nil
+		})
+	case "readat":
+		a.Data = make([]byte, r.N)
+		a.N, err = s.ReadAt(a.Data, r.Off)
+		a.Data = a.Data[:a.N]
+		return err
+	case "writeat":
+		a.N, err = s.WriteAt(r.Data, r.Off)
+		return err
+	case "snapshot":
+		a.Data = make([]byte, r.N)
+		a.N, a.Version, err = s.Snapshot(a.Data)
+		a.Data = a.Data[:a.N]
+		return err
+	case "wait":
+		a.Version, err = s.Wait(ctx, r.Version)
+		return err
+	case "poke":
+		copy(s.Data()[r.Off:], r.Data)
+		return nil
+	case "peek":
+		a.Data = append(a.Data, s.Data()[r.Off:r.Off+int64(r.N)]...)
+		return nil
+	case "count":
+		return count(s, r.N)
+	case "countupdates":
+		return countUpdates(s, r.N)
+	case "turns":
+		a.N, err = c.turns(s, r.N)
+		return err
+	case "locks":
+		return uncontended(s, r.N)
+	case "snapshots":
+		return snapshots(s, r.N)
+	}
+	return fmt.Errorf("%q: no such call", r.Op)
+}
+
+// word is the first number of the segment: guarded by the lock, not atomic.
+func word(data []byte) *uint64 { return (*uint64)(unsafe.Pointer(unsafe.SliceData(data))) }
+
+// count adds one to the number n times, each time inside the lock.
+func count(s *shm.Segment, n int) error {
+	for range n {
+		if err := s.Lock(); err != nil {
+			return err
+		}
+		*word(s.Data())++
+		if err := s.Unlock(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func countUpdates(s *shm.Segment, n int) error {
+	for range n {
+		err := s.Update(func(data []byte) error {
+			binary.NativeEndian.PutUint64(data, binary.NativeEndian.Uint64(data)+1)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// turns takes the lock in a tight loop until all who do so have had total turns,
+// and returns how many were its own.
+func (c *child) turns(s *shm.Segment, total int) (own int, err error) {
+	<-c.gate
+	for {
+		if err := s.Lock(); err != nil {
+			return own, err
+		}
+		n := word(s.Data())
+		over := *n >= uint64(total)
+		if !over {
+			*n++
+			own++
+		}
+		if err := s.Unlock(); err != nil || over {
+			return own, err
+		}
+	}
+}
+
+func uncontended(s *shm.Segment, n int) error {
+	for range n {
+		if err := errors.Join(s.Lock(), s.Unlock()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lifetimes attaches to a segment and detaches again, n times.
+func lifetimes(k string, n int) error {
+	for range n {
+		s, err := shm.Attach(k)
+		if err != nil {
+			return err
+		}
+		if err := s.Detach(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// snapshots checks n snapshots of a segment that holds one byte throughout.
+func snapshots(s *shm.Segment, n int) error {
+	buf := make([]byte, s.Size())
+	for range n {
+		if _, _, err := s.Snapshot(buf); err != nil {
+			return err
+		}
+		for i, b := range buf {
+			if b != buf[0] {
+				return fmt.Errorf("torn: byte 0 is %d, byte %d is %d", buf[0], i, b)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,628 @@
+package test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"qshm/keymap"
+	"qshm/shm"
+)
+
+// This file is the test's side of the processes: starting them, telling them
+// what to do, and ending them. The other side is child_test.go.
+
+const (
+	envChild = "QSHM_TEST_CHILD"
+	envExec  = "QSHM_TEST_EXEC"
+	envSelf  = "QSHM_TEST_SELF" // a copy of the test binary that others can reach
+)
+
+// patience bounds every call that must end. It is never what a test is about:
+// whoever runs into it hangs, and is made to say where.
+const patience = 60 * time.Second
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(envChild) {
+	case "":
+	case "orphan":
+		runOrphan()
+	default:
+		runChild()
+	}
+	os.Exit(m.Run())
+}
+
+// A store is a directory of a test's own, and the processes that use it.
+type store struct {
+	t   testing.TB
+	dir string
+}
+
+// newStore makes a store that must be empty again when the test is over.
+func newStore(t testing.TB) *store {
+	t.Helper()
+	return newStoreIn(t, sharedTemp(t))
+}
+
+func newStoreIn(t testing.TB, dir string) *store {
+	t.Helper()
+	st := &store{t, dir}
+	// Runs after those of the processes: whoever is started later ends first.
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		if _, err := shm.Sweep(shm.Dir(dir)); err != nil {
+			t.Errorf("sweep of what is left: %v", err)
+		}
+		st.wantFiles()
+	})
+	return st
+}
+
+// sharedTemp makes a directory where stores usually are, in memory.
+func sharedTemp(t testing.TB) string {
+	t.Helper()
+	if info, err := os.Stat("/dev/shm"); err != nil || !info.IsDir() {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "qshm-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// path is where the segment of a key stands.
+func (st *store) path(key string) string { return filepath.Join(st.dir, keymap.Name(key)) }
+
+func (st *store) files() []string {
+	st.t.Helper()
+	entries, err := os.ReadDir(st.dir)
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// wantFiles checks that nothing is in the store but the segments of these keys.
+func (st *store) wantFiles(keys ...string) {
+	st.t.Helper()
+	var want []string
+	for _, k := range keys {
+		want = append(want, keymap.Name(k))
+	}
+	slices.Sort(want)
+	if got := st.files(); !slices.Equal(got, want) {
+		st.t.Errorf("in the store: %q, want %q", got, want)
+	}
+}
+
+// A proc is another process.
+type proc struct {
+	t   testing.TB
+	st  *store
+	cmd *exec.Cmd
+	pid int // as the process knows it; with a wrapper not that of cmd
+
+	mu      sync.Mutex
+	in      io.WriteCloser
+	last    int
+	waiting map[int]*pending
+	over    error // why there will be no more answers
+	ended   chan struct{}
+	stderr  lockedBuffer
+}
+
+// start starts a process. It ends with the test, if not before.
+func (st *store) start() *proc { return st.startAs(nil, nil) }
+
+func (st *store) startN(n int) []*proc {
+	procs := make([]*proc, n)
+	var group sync.WaitGroup
+	for i := range procs {
+		group.Go(func() { procs[i] = st.start() })
+	}
+	group.Wait()
+	return procs
+}
+
+// startAs starts a process by a command that takes another as its arguments,
+// such as strace, and with additional environment.
+func (st *store) startAs(command, env []string) *proc {
+	t := st.t
+	t.Helper()
+	line := append(slices.Clone(command), strings.Fields(os.Getenv(envExec))...)
+	line = append(line, program(t, env), "-test.run=^$")
+	p := &proc{t: t, st: st, waiting: map[int]*pending{}, ended: make(chan struct{})}
+	p.cmd = exec.Command(line[0], line[1:]...)
+	p.cmd.Env = append(append(os.Environ(), envChild+"=1", keymap.EnvDir+"="+st.dir,
+		"GORACE=atexit_sleep_ms=0"), env...) // the race detector sleeps a second at each exit, by itself
+	p.cmd.Stderr = &p.stderr
+	in, err := p.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.in = in
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.finish)
+	hello := p.expect(0)
+	go p.listen(out)
+	if a, err := hello.outcome(); err == nil {
+		p.pid = a.N
+	} else {
+		t.Fatalf("a process did not start: %v\n%s", err, &p.stderr)
+	}
+	return p
+}
+
+var self = func() func(t testing.TB) string {
+	find := sync.OnceValues(os.Executable)
+	return func(t testing.TB) string {
+		t.Helper()
+		path, err := find()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+}()
+
+// program is what env says, or this test binary.
+func program(t testing.TB, env []string) string {
+	t.Helper()
+	for _, e := range env {
+		if path, ok := strings.CutPrefix(e, envSelf+"="); ok {
+			return path
+		}
+	}
+	return self(t)
+}
+
+// listen hands out the answers until the process ends.
+func (p *proc) listen(out io.Reader) {
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			break
+		}
+		var a answer
+		if json.Unmarshal(line, &a) != nil {
+			continue // somebody else's output
+		}
+		p.mu.Lock()
+		w := p.waiting[a.ID]
+		delete(p.waiting, a.ID)
+		p.mu.Unlock()
+		if w != nil {
+			w.answer <- a
+		}
+	}
+	err := p.cmd.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = fmt.Errorf("the process has ended: %v", err)
+	for _, w := range p.waiting {
+		close(w.answer)
+	}
+	clear(p.waiting)
+	close(p.ended)
+}
+
+func (p *proc) expect(id int) *pending {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := &pending{p: p, id: id, answer: make(chan answer, 1)}
+	if p.over != nil {
+		close(w.answer)
+	} else {
+		p.waiting[id] = w
+	}
+	return w
+}
+
+// begin starts a call, and does not wait for its end.
+func (p *proc) begin(r request) *pending {
+	p.mu.Lock()
+	p.last++
+	r.ID = p.last
+	p.mu.Unlock()
+	w := p.expect(r.ID)
+	w.op = r.Op
+	line, err := json.Marshal(r)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.in.Write(append(line, '\n')) // a process that has ended says so by outcome
+	p.mu.Unlock()
+	return w
+}
+
+// try makes a call.
+func (p *proc) try(r request) (answer, error) {
+	p.t.Helper()
+	return p.begin(r).outcome()
+}
+
+// do makes a call that must succeed.
+func (p *proc) do(r request) answer {
+	p.t.Helper()
+	a, err := p.try(r)
+	if err != nil {
+		p.t.Fatalf("process %d: %s: %v\n%s", p.pid, r.Op, err, &p.stderr)
+	}
+	return a
+}
+
+// A pending is a call in progress.
+type pending struct {
+	p      *proc
+	id     int
+	op     string
+	answer chan answer
+	got    *answer
+}
+
+var errEnded = errors.New("the process ended during the call")
+
+// outcome waits for the end of the call.
+func (w *pending) outcome() (answer, error) {
+	w.p.t.Helper()
+	if w.got == nil {
+		select {
+		case a, ok := <-w.answer:
+			if !ok {
+				return answer{}, errEnded
+			}
+			w.got = &a
+		case <-time.After(patience):
+			w.p.dump()
+			w.p.t.Fatalf("process %d: %s hangs\n%s", w.p.pid, w.op, &w.p.stderr)
+		}
+	}
+	if w.got.Error != nil {
+		return *w.got, w.got.Error
+	}
+	return *w.got, nil
+}
+
+// must waits for the end of a call that must succeed.
+func (w *pending) must() answer {
+	w.p.t.Helper()
+	a, err := w.outcome()
+	if err != nil {
+		w.p.t.Fatalf("process %d: %s: %v\n%s", w.p.pid, w.op, err, &w.p.stderr)
+	}
+	return a
+}
+
+// done reports whether the call has ended by now.
+func (w *pending) done() bool { return w.got != nil || len(w.answer) > 0 }
+
+// cancel ends the context of the call.
+func (w *pending) cancel() {
+	w.p.t.Helper()
+	w.p.do(request{Op: "cancel", N: w.id})
+}
+
+// kill ends the process as the system does when memory runs out: at once,
+// wherever it is, and without a word. It is gone when kill returns.
+func (p *proc) kill() {
+	p.t.Helper()
+	if p.pid == p.cmd.Process.Pid {
+		p.cmd.Process.Kill()
+	} else {
+		p.begin(request{Op: "die"}) // the wrapper's death might leave the process
+	}
+	p.awaitEnd()
+}
+
+// exit lets the process end by itself, without detaching.
+func (p *proc) exit() {
+	p.t.Helper()
+	p.begin(request{Op: "exit"})
+	p.awaitEnd()
+}
+
+func (p *proc) awaitEnd() {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		p.t.Fatalf("process %d does not end", p.pid)
+	}
+}
+
+// finish ends the process at the end of the test: in order if it can.
+func (p *proc) finish() {
+	p.mu.Lock()
+	p.in.Close()
+	p.mu.Unlock()
+	select {
+	case <-p.ended:
+	case <-time.After(5 * time.Second):
+		p.cont() // it may be stopped
+		p.cmd.Process.Kill()
+		p.awaitEnd()
+	}
+	if strings.Contains(p.stderr.String(), "DATA RACE") || strings.Contains(p.stderr.String(), "panic:") || strings.Contains(p.stderr.String(), "fatal error:") {
+		p.t.Errorf("process %d:\n%s", p.pid, &p.stderr)
+	}
+}
+
+// What processes do.
+
+func key(k string) []byte { return []byte(k) }
+
+func (p *proc) tryCreate(k string, size int, o ...opts) (*attachment, error) {
+	p.t.Helper()
+	s, _, err := p.attachBy(request{Op: "create", Key: key(k), N: size}, o)
+	return s, err
+}
+
+func (p *proc) create(k string, size int, o ...opts) *attachment {
+	p.t.Helper()
+	s, err := p.tryCreate(k, size, o...)
+	p.check("create", err)
+	return s
+}
+
+func (p *proc) tryAttach(k string, o ...opts) (*attachment, error) {
+	p.t.Helper()
+	s, _, err := p.attachBy(request{Op: "attach", Key: key(k)}, o)
+	return s, err
+}
+
+func (p *proc) attach(k string, o ...opts) *attachment {
+	p.t.Helper()
+	s, err := p.tryAttach(k, o...)
+	p.check("attach", err)
+	return s
+}
+
+func (p *proc) tryOpen(k string, size int, o ...opts) (*attachment, bool, error) {
+	p.t.Helper()
+	return p.attachBy(request{Op: "open", Key: key(k), N: size}, o)
+}
+
+func (p *proc) open(k string, size int, o ...opts) (s *attachment, created bool) {
+	p.t.Helper()
+	s, created, err := p.tryOpen(k, size, o...)
+	p.check("open", err)
+	return s, created
+}
+
+func (p *proc) attachBy(r request, o []opts) (*attachment, bool, error) {
+	p.t.Helper()
+	r.options(o)
+	a, err := p.try(r)
+	return &attachment{p: p, handle: a.Handle, key: string(r.Key)}, a.OK, err
+}
+
+func (p *proc) check(op string, err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatalf("process %d: %s: %v\n%s", p.pid, op, err, &p.stderr)
+	}
+}
+
+func (p *proc) stat(k string) shm.Info {
+	p.t.Helper()
+	info, err := p.tryStat(k)
+	p.check("stat", err)
+	return info
+}
+
+func (p *proc) tryStat(k string) (shm.Info, error) {
+	p.t.Helper()
+	a, err := p.try(request{Op: "stat", Key: key(k)})
+	if err != nil {
+		return shm.Info{}, err
+	}
+	return a.Infos[0], nil
+}
+
+func (p *proc) list() []shm.Info {
+	p.t.Helper()
+	return p.do(request{Op: "list"}).Infos
+}
+
+func (p *proc) sweep() []shm.Info {
+	p.t.Helper()
+	return p.do(request{Op: "sweep"}).Infos
+}
+
+func (p *proc) tryRemove(k string) error {
+	p.t.Helper()
+	_, err := p.try(request{Op: "remove", Key: key(k)})
+	return err
+}
+
+func (p *proc) remove(k string) {
+	p.t.Helper()
+	p.check("remove", p.tryRemove(k))
+}
+
+// An attachment is a *shm.Segment in another process.
+type attachment struct {
+	p      *proc
+	handle string
+	key    string
+}
+
+func (s *attachment) try(r request) (answer, error) {
+	s.p.t.Helper()
+	r.Handle = s.handle
+	return s.p.try(r)
+}
+
+func (s *attachment) do(r request) answer {
+	s.p.t.Helper()
+	r.Handle = s.handle
+	return s.p.do(r)
+}
+
+func (s *attachment) begin(r request) *pending {
+	r.Handle = s.handle
+	return s.p.begin(r)
+}
+
+func (s *attachment) detach()         { s.p.t.Helper(); s.do(request{Op: "detach"}) }
+func (s *attachment) lock()           { s.p.t.Helper(); s.do(request{Op: "lock"}) }
+func (s *attachment) unlock()         { s.p.t.Helper(); s.do(request{Op: "unlock"}) }
+func (s *attachment) tryLock() bool   { s.p.t.Helper(); return s.do(request{Op: "trylock"}).OK }
+func (s *attachment) abandoned() bool { s.p.t.Helper(); return s.do(request{Op: "abandoned"}).OK }
+func (s *attachment) size() int       { s.p.t.Helper(); return s.do(request{Op: "size"}).N }
+func (s *attachment) version() uint32 { s.p.t.Helper(); return s.do(request{Op: "version"}).Version }
+func (s *attachment) info() shm.Info  { s.p.t.Helper(); return s.do(request{Op: "info"}).Infos[0] }
+func (s *attachment) goLock() *pending {
+	return s.begin(request{Op: "lock"})
+}
+
+// lockWithin is LockContext with a time-out.
+func (s *attachment) lockWithin(d time.Duration) error {
+	s.p.t.Helper()
+	_, err := s.try(request{Op: "lockcontext", Timeout: d})
+	return err
+}
+
+func (s *attachment) write(off int64, text string) {
+	s.p.t.Helper()
+	s.do(request{Op: "writeat", Off: off, Data: []byte(text)})
+}
+
+func (s *attachment) read(off int64, n int) string {
+	s.p.t.Helper()
+	return string(s.do(request{Op: "readat", Off: off, N: n}).Data)
+}
+
+// poke and peek touch the memory directly, without the lock.
+func (s *attachment) poke(off int64, text string) {
+	s.p.t.Helper()
+	s.do(request{Op: "poke", Off: off, Data: []byte(text)})
+}
+
+func (s *attachment) peek(off int64, n int) string {
+	s.p.t.Helper()
+	return string(s.do(request{Op: "peek", Off: off, N: n}).Data)
+}
+
+// What goes over the pipes: lines of JSON.
+
+type request struct {
+	ID      int
+	Op      string
+	Handle  string        `json:",omitempty"`
+	Key     []byte        `json:",omitempty"`
+	N       int           `json:",omitempty"`
+	Off     int64         `json:",omitempty"`
+	Data    []byte        `json:",omitempty"`
+	Version uint32        `json:",omitempty"`
+	Timeout time.Duration `json:",omitempty"`
+	Opts    opts
+}
+
+func (r *request) options(o []opts) {
+	if len(o) > 0 {
+		r.Opts = o[0]
+	}
+}
+
+type opts struct {
+	ReadOnly bool          `json:",omitempty"`
+	Sparse   bool          `json:",omitempty"`
+	Max      int           `json:",omitempty"`
+	Perm     fs.FileMode   `json:",omitempty"`
+	Timeout  time.Duration `json:",omitempty"`
+}
+
+type answer struct {
+	ID      int
+	OK      bool         `json:",omitempty"`
+	Handle  string       `json:",omitempty"`
+	N       int          `json:",omitempty"`
+	Data    []byte       `json:",omitempty"`
+	Version uint32       `json:",omitempty"`
+	Infos   []shm.Info   `json:",omitempty"`
+	Error   *remoteError `json:",omitempty"`
+}
+
+// remoteError is an error of another process: errors.Is works with the kinds
+// that it carries.
+type remoteError struct {
+	Text  string
+	Kinds []string
+	Own   bool // it is an *shm.Error
+	Op    string
+	Key   []byte
+}
+
+func (e *remoteError) Error() string { return e.Text }
+
+func (e *remoteError) Is(target error) bool {
+	for _, name := range e.Kinds {
+		if kinds[name] == target {
+			return true
+		}
+	}
+	return false
+}
+
+func asRemote(err error) *remoteError {
+	e := &remoteError{Text: err.Error()}
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
+		if errors.Is(err, kinds[name]) {
+			e.Kinds = append(e.Kinds, name)
+		}
+	}
+	var own *shm.Error
+	if e.Own = errors.As(err, &own); e.Own {
+		e.Op, e.Key = own.Op, []byte(own.Key)
+	}
+	return e
+}
+
+// lockedBuffer keeps what a process says on its standard error.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
