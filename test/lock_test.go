@@ -1,0 +1,459 @@
+package test
+
+import (
+	"context"
+	"encoding/binary"
+	"os"
+	"testing"
+	"time"
+
+	"qshm/shm"
+)
+
+// The lock between processes, and what stopping and killing does to it.
+
+// Where the lock word and the bell stand in the file, and what of them tells
+// that somebody waits: see shm/header.go.
+const (
+	wordOff    = 192
+	bellOff    = 256
+	overdueBit = 1 << 30
+	waitersBit = 1 << 31
+	bellArmed  = 1
+)
+
+func (st *store) header(key string) []byte {
+	st.t.Helper()
+	file, err := os.Open(st.path(key))
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	defer file.Close()
+	b := make([]byte, 512)
+	if _, err := file.ReadAt(b[1:], 1); err != nil {
+		st.t.Fatal(err)
+	}
+	return b
+}
+
+func (st *store) await(what string, is func(header []byte) bool, key string) {
+	st.t.Helper()
+	for end := time.Now().Add(patience); !is(st.header(key)); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(end) {
+			st.t.Fatalf("%s does not happen", what)
+		}
+	}
+}
+
+// awaitWaiter returns when somebody waits for the lock, and has done so for long.
+func (st *store) awaitWaiter(key string) {
+	st.t.Helper()
+	st.await("waiting for the lock", func(b []byte) bool {
+		const both = overdueBit | waitersBit
+		return binary.NativeEndian.Uint64(b[wordOff:])&both == both
+	}, key)
+}
+
+// awaitListener returns when somebody waits for the version.
+func (st *store) awaitListener(key string) {
+	st.t.Helper()
+	st.await("waiting for the version", func(b []byte) bool {
+		return binary.NativeEndian.Uint32(b[bellOff:])&bellArmed != 0
+	}, key)
+}
+
+// slice is how long a single try to get the lock of somebody who is stopped goes
+// on: longer than a waiter sleeps before it asks whether the owner lives.
+const slice = 40 * time.Millisecond
+
+func TestLockExcludes(t *testing.T) {
+	n := 400_000
+	if testing.Short() {
+		n = 100_000
+	}
+	for _, by := range []struct {
+		name       string
+		processes  int
+		attached   int // in each process
+		goroutines int // on each attachment
+		op         string
+	}{
+		{"goroutines", 1, 1, 4, "count"},
+		{"attachments of a process", 1, 4, 1, "count"},
+		{"processes", 4, 1, 1, "count"},
+		{"all of them", 3, 2, 2, "count"},
+		{"updates", 3, 2, 2, "countupdates"},
+	} {
+		t.Run(by.name, func(t *testing.T) {
+			st := newStore(t)
+			keep := st.start().create("k", 64)
+			var calls []*pending
+			each := n / (by.processes * by.attached * by.goroutines)
+			for _, p := range st.startN(by.processes) {
+				for range by.attached {
+					s := p.attach("k")
+					for range by.goroutines {
+						calls = append(calls, s.begin(request{Op: by.op, N: each}))
+					}
+				}
+			}
+			for _, c := range calls {
+				c.must()
+			}
+			want := uint64(each * len(calls))
+			if got := binary.NativeEndian.Uint64([]byte(keep.read(0, 8))); got != want {
+				t.Errorf("counted %d, want %d: two were inside at once", got, want)
+			}
+			if v := keep.version(); v != uint32(want) {
+				t.Errorf("version %d, want %d", v, want)
+			}
+		})
+	}
+}
+
+func TestKilledOwnerIsReplacedAndTheNextIsTold(t *testing.T) {
+	for _, how := range []string{"lock", "lockcontext", "trylock", "update", "writeat"} {
+		t.Run(how, func(t *testing.T) {
+			st := newStore(t)
+			a, b, c := st.start(), st.start(), st.start()
+			mine, theirs, third := a.create("k", 64), b.attach("k"), c.attach("k")
+			mine.lock()
+			mine.poke(0, "half")
+			before := theirs.version()
+			a.kill()
+			switch a := theirs.do(request{Op: how, Timeout: patience, Data: []byte("!")}); how {
+			case "trylock":
+				if !a.OK {
+					t.Fatal("TryLock does not take over from the dead")
+				}
+				fallthrough
+			case "lock", "lockcontext":
+				if !theirs.abandoned() {
+					t.Error("not told that the owner died")
+				}
+				if third.abandoned() {
+					t.Error("told to somebody who does not hold the lock")
+				}
+				theirs.unlock()
+			}
+			if v := theirs.version(); v == before {
+				t.Error("the version has not moved: a copy made before the death would pass for a good one")
+			}
+			third.lock() // repaired
+			if third.abandoned() {
+				t.Error("told twice")
+			}
+			third.unlock()
+		})
+	}
+}
+
+func TestWaiterReplacesTheOwnerThatIsKilled(t *testing.T) {
+	st := newStore(t)
+	a, b, c := st.start(), st.start(), st.start()
+	mine, theirs, third := a.create("k", 64), b.attach("k"), c.attach("k")
+	mine.lock()
+	one, two := theirs.goLock(), third.goLock()
+	st.awaitWaiter("k")
+	a.kill()
+	// One of the two is next, and told; then the other, and not told any more.
+	first, second := theirs, third
+	select {
+	case x := <-one.answer:
+		one.got = &x
+	case x := <-two.answer:
+		two.got = &x
+		first, second = third, theirs
+	case <-time.After(patience):
+		t.Fatal("nobody replaces the dead owner")
+	}
+	if !first.abandoned() {
+		t.Error("the first after the dead owner is not told")
+	}
+	first.unlock()
+	one.must()
+	two.must()
+	if second.abandoned() {
+		t.Error("the second is told too, after the first has unlocked")
+	}
+	second.unlock()
+}
+
+// A reader cannot have repaired anything.
+func TestAbandonedIsToldUntilAWriterUnlocks(t *testing.T) {
+	st := newStore(t)
+	a, b := st.start(), st.start()
+	mine := a.create("k", 64)
+	reader, writer := b.attach("k", opts{ReadOnly: true}), b.attach("k")
+	mine.lock()
+	a.kill()
+	for range 2 {
+		reader.lock()
+		if !reader.abandoned() {
+			t.Error("a reader's unlock counts as a repair")
+		}
+		reader.unlock()
+	}
+	_, err := reader.try(request{Op: "snapshot", N: 64})
+	wantError(t, err, shm.ErrAbandoned)
+	writer.lock()
+	if !writer.abandoned() {
+		t.Error("the writer is not told")
+	}
+	writer.unlock()
+	reader.do(request{Op: "snapshot", N: 64})
+}
+
+func TestStoppedOwnerIsNeverRobbed(t *testing.T) {
+	st := newStore(t)
+	a, b, c := st.start(), st.start(), st.start()
+	mine, theirs := a.create("k", 64), b.attach("k")
+	other := c.attach("k")
+	mine.lock()
+	a.stop()
+	waiting := other.goLock() // somebody looks all the time
+	for range 10 {
+		wantError(t, theirs.lockWithin(slice), context.DeadlineExceeded)
+		if theirs.tryLock() {
+			t.Fatal("TryLock robs a stopped owner")
+		}
+		b.sweep()
+		b.attach("k").detach()
+	}
+	if info := b.stat("k"); info.Owner == nil || info.Owner.PID != a.pid {
+		t.Errorf("the owner is %v, want process %d", info.Owner, a.pid)
+	}
+	if waiting.done() {
+		t.Fatal("Lock robs a stopped owner")
+	}
+	a.cont()
+	mine.unlock() // which works only if it is still the owner
+	waiting.must()
+	if other.abandoned() {
+		t.Error("a stopped owner was taken for dead")
+	}
+	other.unlock()
+}
+
+// Stopped or killed while it waits, a process holds up nobody: neither those who
+// wait too, nor those who come.
+func TestWaiterThatIsGoneHoldsUpNobody(t *testing.T) {
+	for _, gone := range []struct {
+		name string
+		by   func(*proc)
+	}{
+		{"stopped", func(p *proc) { p.stop() }},
+		{"killed", func(p *proc) { p.kill() }},
+	} {
+		t.Run(gone.name, func(t *testing.T) {
+			st := newStore(t)
+			a, b, c, d := st.start(), st.start(), st.start(), st.start()
+			mine := a.create("k", 64)
+			s, waiter, comer := b.attach("k"), c.attach("k"), d.attach("k")
+			mine.lock()
+			s.goLock()
+			st.awaitWaiter("k")
+			waits := waiter.goLock()
+			gone.by(b)
+			defer b.cont()
+			mine.unlock()
+			waits.must()
+			waiter.unlock()
+			for range 3 {
+				comer.lock()
+				comer.unlock()
+				mine.lock()
+				mine.unlock()
+			}
+			if gone.name == "stopped" {
+				b.kill() // it may have been given the lock before it stopped
+			}
+		})
+	}
+}
+
+func TestTryLockAfterAWaiterHasGone(t *testing.T) {
+	for _, gone := range []string{"gave up", "killed"} {
+		t.Run(gone, func(t *testing.T) {
+			st := newStore(t)
+			a, b := st.start(), st.start()
+			mine := a.create("k", 64)
+			theirs := b.attach("k")
+			mine.lock()
+			w := theirs.begin(request{Op: "lockcontext"})
+			st.awaitWaiter("k")
+			if gone == "killed" {
+				b.kill()
+			} else {
+				w.cancel()
+				_, err := w.outcome()
+				wantError(t, err, context.Canceled)
+			}
+			mine.unlock()
+			if !mine.tryLock() {
+				t.Error("nobody has the lock, and TryLock does not get it")
+			}
+		})
+	}
+}
+
+func TestLockWaitEndsWithItsContext(t *testing.T) {
+	st := newStore(t)
+	a, b := st.start(), st.start()
+	mine, theirs := a.create("k", 64), b.attach("k")
+	mine.lock()
+	wantError(t, theirs.lockWithin(time.Millisecond), context.DeadlineExceeded)
+	w := theirs.begin(request{Op: "lockcontext"})
+	st.awaitWaiter("k")
+	queued := theirs.begin(request{Op: "lockcontext"}) // waits behind the other in its process
+	queued.cancel()
+	_, err := queued.outcome()
+	wantError(t, err, context.Canceled)
+	w.cancel()
+	_, err = w.outcome()
+	wantError(t, err, context.Canceled)
+	// It has left nothing behind: the owner goes on, and so does whoever comes.
+	mine.unlock()
+	theirs.lock()
+	theirs.unlock()
+}
+
+func TestDetachEndsTheWaitsOfItsProcess(t *testing.T) {
+	st := newStore(t)
+	a, b := st.start(), st.start()
+	mine, theirs := a.create("k", 64), b.attach("k")
+	mine.lock()
+	calls := []*pending{theirs.goLock(), theirs.goLock(), theirs.begin(request{Op: "update", Data: []byte("x")}),
+		theirs.begin(request{Op: "wait", Version: mine.version()})}
+	st.awaitWaiter("k")
+	st.awaitListener("k")
+	theirs.detach()
+	for _, c := range calls {
+		_, err := c.outcome()
+		wantError(t, err, shm.ErrDetached)
+	}
+	if n := a.stat("k").Attached; n != 1 {
+		t.Errorf("%d attached, want 1", n)
+	}
+	mine.unlock()
+}
+
+func TestDetachReleasesTheLock(t *testing.T) {
+	st := newStore(t)
+	a, b := st.start(), st.start()
+	mine, theirs := a.create("k", 64), b.attach("k")
+	mine.lock()
+	w := theirs.goLock()
+	st.awaitWaiter("k")
+	mine.detach()
+	w.must()
+	if theirs.abandoned() {
+		t.Error("who detaches has not died")
+	}
+}
+
+// Taken again and again in a tight loop, the lock still goes round.
+func TestNobodyStarves(t *testing.T) {
+	for _, n := range []int{2, 5} {
+		total := 10_000_000 // many times what is done until a waiter is overdue
+		if testing.Short() {
+			total = 3_000_000
+		}
+		st := newStore(t)
+		procs := st.startN(n)
+		procs[0].create("k", 64)
+		var calls []*pending
+		for _, p := range procs {
+			calls = append(calls, p.attach("k").begin(request{Op: "turns", N: total}))
+		}
+		for _, p := range procs {
+			p.do(request{Op: "go"})
+		}
+		share := make([]int, n)
+		for i, c := range calls {
+			share[i] = c.must().N
+		}
+		t.Logf("turns of %d: %v", n, share)
+		for _, turns := range share {
+			if n == 2 && turns < total/3 || turns < total/(10*n) {
+				t.Errorf("of %d turns: %v", total, share)
+			}
+		}
+	}
+}
+
+func TestWaitIsWokenByAChange(t *testing.T) {
+	st := newStore(t)
+	a, b, c := st.start(), st.start(), st.start()
+	mine, theirs, killed := a.create("k", 64), b.attach("k"), c.attach("k")
+	v := theirs.version()
+	for range 20 {
+		w := theirs.begin(request{Op: "wait", Version: v})
+		killed.begin(request{Op: "wait", Version: v})
+		st.awaitListener("k")
+		mine.write(0, "x")
+		if got := w.must().Version; got != v+1 {
+			t.Fatalf("woken with version %d, want %d", got, v+1)
+		}
+		v++
+	}
+	w := theirs.begin(request{Op: "wait", Version: v})
+	killed.begin(request{Op: "wait", Version: v})
+	st.awaitListener("k")
+	c.kill()
+	mine.write(0, "y")
+	w.must()
+	// A change that came first is not missed.
+	if got := theirs.do(request{Op: "wait", Version: v}).Version; got != v+1 {
+		t.Errorf("version %d, want %d", got, v+1)
+	}
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	st := newStore(t)
+	a := st.start()
+	mine := a.create("k", 64)
+	w := mine.begin(request{Op: "wait"})
+	st.awaitListener("k")
+	w.cancel()
+	_, err := w.outcome()
+	wantError(t, err, context.Canceled)
+	_, err = mine.try(request{Op: "wait", Timeout: time.Millisecond})
+	wantError(t, err, context.DeadlineExceeded)
+}
+
+// Who waits for a change learns that the writer has died inside.
+func TestWaitIsWokenByATakeOver(t *testing.T) {
+	st := newStore(t)
+	a, b := st.start(), st.start()
+	mine, theirs := a.create("k", 64), b.attach("k")
+	w := theirs.begin(request{Op: "wait", Version: theirs.version()})
+	st.awaitListener("k")
+	mine.lock()
+	a.kill()
+	theirs.lock()
+	w.must()
+	theirs.unlock()
+}
+
+func TestSnapshotsAreNeverTorn(t *testing.T) {
+	n := 5000
+	if testing.Short() {
+		n = 500
+	}
+	st := newStore(t)
+	a, b, c := st.start(), st.start(), st.start()
+	mine := a.create("k", 8192)
+	var calls []*pending
+	for _, p := range []*proc{b, c} {
+		calls = append(calls, p.attach("k").begin(request{Op: "snapshots", N: n}))
+	}
+	filling := mine.begin(request{Op: "fill"})
+	for _, c := range calls {
+		c.must()
+	}
+	mine.do(request{Op: "go"})
+	if filling.must().N == 0 {
+		t.Error("nothing was written meanwhile")
+	}
+}
