@@ -1,0 +1,331 @@
+//go:build unix
+
+package test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"qshm/lockfile"
+	"qshm/shm"
+)
+
+// What others do to a store: taking it away, closing it, and putting strange
+// things under our names.
+
+// A store that is emptied, or removed, takes the segments from those who come;
+// who has them keeps the memory, and goes on without a fault.
+func TestStoreIsTakenAway(t *testing.T) {
+	for _, taken := range []struct {
+		name string
+		by   func(t *testing.T, dir string)
+	}{
+		{"emptied", func(t *testing.T, dir string) {
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				os.Remove(filepath.Join(dir, e.Name()))
+			}
+		}},
+		{"removed", func(t *testing.T, dir string) { os.RemoveAll(dir) }},
+		{"replaced", func(t *testing.T, dir string) {
+			os.RemoveAll(dir)
+			os.Mkdir(dir, 0o700)
+		}},
+	} {
+		t.Run(taken.name, func(t *testing.T) {
+			st := newStoreIn(t, filepath.Join(sharedTemp(t), "store"))
+			a, b := st.start(), st.start()
+			mine, theirs := a.create("k", 64), b.attach("k")
+			mine.lock()
+			taken.by(t, st.dir)
+			mine.poke(0, "kept")
+			mine.unlock()
+			if got := theirs.read(0, 4); got != "kept" {
+				t.Errorf("read %q", got)
+			}
+			// The key is free. What is made anew is another segment, also for those
+			// who have the old one.
+			fresh := b.create("k", 32)
+			if got := fresh.peek(0, 4); got == "kept" {
+				t.Error("the new segment is the old one")
+			}
+			third := a.attach("k")
+			if third.size() != 32 {
+				t.Errorf("size %d, want 32", third.size())
+			}
+			wantPIDs(t, st.start().stat("k"), a, b)
+			mine.detach()
+			theirs.detach()
+			wantPIDs(t, a.stat("k"), a, b) // the end of the old one is not the new one's
+			fresh.detach()
+			third.detach()
+			st.wantFiles()
+		})
+	}
+}
+
+// If only the sign of life of a process is taken away, others take it for dead.
+// Its end must then not be the end of somebody else's attachment.
+func TestPresenceIsTakenAway(t *testing.T) {
+	st := newStore(t)
+	a, b, c := st.start(), st.start(), st.start()
+	mine := a.create("k", 64, opts{Max: 2})
+	var presence string
+	for _, name := range st.files() {
+		if _, ok := lockfile.PresenceToken(name); ok {
+			presence = name
+		}
+	}
+	b.attach("k")
+	if err := os.Remove(filepath.Join(st.dir, presence)); err != nil {
+		t.Fatal(err)
+	}
+	c.attach("k") // in the place of the first
+	mine.detach()
+	wantPIDs(t, c.stat("k"), b, c)
+}
+
+func needNoRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		t.Skip("root may do everything; the test with another user shows it")
+	}
+}
+
+func TestStoreThatMayNotBeWritten(t *testing.T) {
+	needNoRoot(t)
+	st := newStore(t)
+	closed := filepath.Join(st.dir, "closed")
+	if err := os.Mkdir(closed, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(closed)
+	_, err := shm.Create("k", 64, shm.Dir(closed))
+	wantError(t, err, shm.ErrPermission)
+	_, err = shm.Attach("k", shm.Dir(closed))
+	wantError(t, err, shm.ErrNotExist)
+}
+
+// Nothing that is not recognisably ours is opened in a way that hurts, waited
+// for, followed or removed, whatever its name.
+func TestStrangeThingsUnderOurNames(t *testing.T) {
+	for _, thing := range []struct {
+		name string
+		make func(t *testing.T, path string)
+	}{
+		{"directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }},
+		{"full directory", func(t *testing.T, path string) {
+			must(t, os.Mkdir(path, 0o700))
+			must(t, os.WriteFile(filepath.Join(path, "x"), nil, 0o600))
+		}},
+		{"fifo", func(t *testing.T, path string) { must(t, syscall.Mkfifo(path, 0o600)) }},
+		{"symlink to a file", func(t *testing.T, path string) {
+			target := filepath.Join(t.TempDir(), "target")
+			must(t, os.WriteFile(target, []byte("not to be touched"), 0o600))
+			must(t, os.Symlink(target, path))
+			t.Cleanup(func() {
+				if b, err := os.ReadFile(target); err != nil || string(b) != "not to be touched" {
+					t.Errorf("the target of the link: %q, %v", b, err)
+				}
+			})
+		}},
+		{"symlink to an empty file", func(t *testing.T, path string) {
+			target := filepath.Join(t.TempDir(), "target")
+			must(t, os.WriteFile(target, nil, 0o600))
+			must(t, os.Symlink(target, path))
+			t.Cleanup(func() {
+				if info, err := os.Stat(target); err != nil || info.Size() != 0 {
+					t.Errorf("the target of the link: %v, %v", info, err)
+				}
+			})
+		}},
+		{"symlink to nothing", func(t *testing.T, path string) { must(t, os.Symlink(path+"-nothing", path)) }},
+		{"symlink to itself", func(t *testing.T, path string) { must(t, os.Symlink(path, path)) }},
+		{"device", func(t *testing.T, path string) {
+			if err := mknod(path); err != nil {
+				t.Skipf("no device nodes for us here: %v", err)
+			}
+		}},
+		{"text", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("somebody's notes"), 0o600)) }},
+		{"large text", func(t *testing.T, path string) {
+			must(t, os.WriteFile(path, []byte(strings.Repeat("somebody's notes", 1000)), 0o600))
+		}},
+		{"file of a newer format", func(t *testing.T, path string) {
+			b := make([]byte, 8192)
+			copy(b, "\x00qshm\r\n\x1a")
+			b[8], b[9], b[10], b[11] = 4, 3, 2, 1 // little-endian; else of the other byte order, which is refused too
+			b[12] = 99
+			must(t, os.WriteFile(path, b, 0o600))
+		}},
+	} {
+		t.Run(strings.ReplaceAll(thing.name, " ", "-"), func(t *testing.T) {
+			st := &store{t, sharedTemp(t)} // what is not ours stays
+			thing.make(t, st.path("k"))
+			before, err := os.Lstat(st.path("k"))
+			must(t, err)
+			p := st.start()
+			for name, call := range map[string]func() error{
+				"create": func() error { _, err := p.tryCreate("k", 64); return err },
+				"attach": func() error { _, err := p.tryAttach("k"); return err },
+				"open":   func() error { _, _, err := p.tryOpen("k", 64); return err },
+				"stat":   func() error { _, err := p.tryStat("k"); return err },
+				"remove": func() error { return p.tryRemove("k") },
+			} {
+				if err := call(); err == nil {
+					t.Errorf("%s succeeds", name)
+				} else if remote := err.(*remoteError); !remote.Own || remote.Op != name || string(remote.Key) != "k" {
+					t.Errorf("%s: %v", name, err)
+				} else {
+					wantError(t, err, shm.ErrCorrupt)
+				}
+			}
+			if n := len(p.sweep()); n != 0 {
+				t.Errorf("%d swept", n)
+			}
+			if n := len(p.list()); n != 0 {
+				t.Errorf("%d listed", n)
+			}
+			p.create("other", 64).detach() // others are not disturbed
+			after, err := os.Lstat(st.path("k"))
+			if err != nil || !os.SameFile(before, after) || before.Size() != after.Size() || !before.ModTime().Equal(after.ModTime()) {
+				t.Errorf("it was touched: %v, %v", after, err)
+			}
+		})
+	}
+}
+
+// The same under the names of signs of life.
+func TestStrangeThingsUnderPresenceNames(t *testing.T) {
+	st := &store{t, sharedTemp(t)}
+	target := filepath.Join(t.TempDir(), "target")
+	must(t, os.WriteFile(target, []byte("x"), 0o600))
+	must(t, os.Mkdir(filepath.Join(st.dir, ".live.00000000000000aa"), 0o700))
+	must(t, os.Symlink(target, filepath.Join(st.dir, ".live.00000000000000bb")))
+	must(t, syscall.Mkfifo(filepath.Join(st.dir, ".live.00000000000000cc"), 0o600))
+	p := st.start()
+	p.sweep()
+	p.create("k", 64).detach()
+	if _, err := os.Stat(target); err != nil {
+		t.Error(err)
+	}
+}
+
+// The time of day is shown, and nothing depends on it.
+func TestFilesFromAnotherTime(t *testing.T) {
+	for name, when := range map[string]time.Time{"past": time.Unix(1, 0), "future": time.Now().AddDate(50, 0, 0)} {
+		t.Run(name, func(t *testing.T) {
+			st := newStore(t)
+			a, b := st.start(), st.start()
+			mine, theirs := a.create("k", 64), b.attach("k")
+			for _, file := range st.files() {
+				must(t, os.Chtimes(filepath.Join(st.dir, file), when, when))
+			}
+			b.sweep()
+			wantPIDs(t, b.stat("k"), a, b)
+			theirs.lock()
+			theirs.unlock()
+			mine.detach()
+			theirs.detach()
+			st.wantFiles()
+		})
+	}
+}
+
+// Another user may neither get in nor disturb, and says so.
+func TestAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be another user")
+	}
+	dir, err := os.MkdirTemp("/tmp", "qshm-test-") // where the other user can reach it
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	must(t, os.Chmod(dir, 0o755))
+	binary := filepath.Join(dir, "test")
+	must(t, copyFile(self(t), binary))
+	start := func(st *store) *proc {
+		return st.startAs([]string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}, []string{envSelf + "=" + binary})
+	}
+	if _, err := os.Stat("/usr/bin/setpriv"); err != nil {
+		t.Skip("setpriv is not installed")
+	}
+
+	t.Run("a store that is closed", func(t *testing.T) {
+		st := newStoreIn(t, filepath.Join(dir, "closed"))
+		a := st.start()
+		a.create("k", 64)
+		b := start(st)
+		_, err := b.tryAttach("k")
+		wantError(t, err, shm.ErrPermission)
+		_, err = b.tryCreate("other", 64)
+		wantError(t, err, shm.ErrPermission)
+		_, err = b.tryStat("k")
+		wantError(t, err, shm.ErrPermission)
+	})
+	t.Run("a segment that is closed in a store that is open", func(t *testing.T) {
+		st := newStoreIn(t, filepath.Join(dir, "open"))
+		must(t, os.Mkdir(st.dir, 0o700))
+		must(t, os.Chmod(st.dir, 0o1777))
+		a := st.start()
+		mine := a.create("k", 64)
+		b := start(st)
+		_, err := b.tryAttach("k")
+		wantError(t, err, shm.ErrPermission)
+		_, err = b.tryCreate("k", 64)
+		wantError(t, err, shm.ErrPermission)
+		wantError(t, b.tryRemove("k"), shm.ErrPermission)
+		b.sweep()
+		if list := b.list(); len(list) != 1 || list[0].Status != shm.StatusUnknown {
+			t.Errorf("listed: %+v", list)
+		}
+		theirs := b.create("theirs", 64) // what is the other user's own works
+		wantPIDs(t, a.stat("theirs"), b)
+		theirs.detach()
+		wantPIDs(t, a.stat("k"), a)
+		mine.detach()
+	})
+	t.Run("a segment that is shared", func(t *testing.T) {
+		st := newStoreIn(t, filepath.Join(dir, "shared"))
+		must(t, os.Mkdir(st.dir, 0o700))
+		must(t, os.Chmod(st.dir, 0o777))
+		a := st.start()
+		mine := a.create("k", 64, opts{Perm: 0o666})
+		b := start(st)
+		theirs := b.attach("k")
+		wantPIDs(t, a.stat("k"), a, b)
+		wantPIDs(t, b.stat("k"), a, b)
+		theirs.lock()
+		b.kill()
+		mine.lock()
+		if !mine.abandoned() {
+			t.Error("not told of the other user's death")
+		}
+		wantPIDs(t, a.stat("k"), a)
+		c := start(st)
+		theirs = c.attach("k")
+		mine.detach() // root leaves, the other user is the last
+		theirs.detach()
+		st.wantFilesAfterSweep()
+	})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o755)
+}
