@@ -1,0 +1,291 @@
+package test
+
+import (
+	"errors"
+	"math"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"qshm/shm"
+)
+
+// QSharedMemory's documented behaviour, and the cases that it gets wrong. Each
+// subtest is a line of CONFORMANCE.md, which says what Qt does.
+
+var conformance = []struct {
+	name string
+	hold func(t *testing.T, st *store)
+}{
+	// What the documentation of QSharedMemory says.
+	{"create-attaches", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		if s := a.create("k", 100); !s.do(request{Op: "attached"}).OK || a.stat("k").Attached != 1 {
+			t.Error("not attached after create")
+		}
+		b.attach("k")
+	}},
+	{"create-existing", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		a.create("k", 100)
+		_, err := b.tryCreate("k", 100)
+		wantError(t, err, shm.ErrExist)
+		_, err = a.tryCreate("k", 100)
+		wantError(t, err, shm.ErrExist)
+	}},
+	{"attach-missing", func(t *testing.T, st *store) {
+		_, err := st.start().tryAttach("k")
+		wantError(t, err, shm.ErrNotExist)
+	}},
+	{"attach-twice", func(t *testing.T, st *store) {
+		a := st.start()
+		one, two := a.create("k", 100), a.attach("k")
+		two.poke(0, "x")
+		if one.peek(0, 1) != "x" || a.stat("k").Attached != 2 {
+			t.Error("the second attachment is not one of its own to the same memory")
+		}
+	}},
+	{"empty-key", func(t *testing.T, st *store) {
+		a := st.start()
+		_, err := a.tryCreate("", 100)
+		wantError(t, err, shm.ErrKey)
+		_, err = a.tryAttach("")
+		wantError(t, err, shm.ErrKey)
+	}},
+	{"size-zero-or-negative", func(t *testing.T, st *store) {
+		a := st.start()
+		for _, size := range []int{0, -1} {
+			_, err := a.tryCreate("k", size)
+			wantError(t, err, shm.ErrSize)
+		}
+	}},
+	{"size-and-data", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		mine := a.create("k", 100)
+		theirs := b.attach("k")
+		if theirs.size() != 100 {
+			t.Errorf("size %d", theirs.size())
+		}
+		mine.detach()
+		theirs.detach()
+		if theirs.size() != 0 {
+			t.Error("a size after detach")
+		}
+	}},
+	{"read-only", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		a.create("k", 100).write(0, "x")
+		s := b.attach("k", opts{ReadOnly: true})
+		if s.read(0, 1) != "x" || !s.do(request{Op: "readonly"}).OK {
+			t.Error("a read-only attachment does not read")
+		}
+		_, err := s.try(request{Op: "writeat", Data: []byte("y")})
+		wantError(t, err, shm.ErrReadOnly)
+		s.lock() // readers lock too
+		s.unlock()
+	}},
+	{"detach-twice", func(t *testing.T, st *store) {
+		s := st.start().create("k", 100)
+		s.detach()
+		_, err := s.try(request{Op: "detach"})
+		wantError(t, err, shm.ErrDetached)
+	}},
+	{"detach-releases-the-lock", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		mine, theirs := a.create("k", 100), b.attach("k")
+		mine.lock()
+		mine.detach()
+		theirs.lock()
+	}},
+	{"last-detach-destroys", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		mine, theirs := a.create("k", 100), b.attach("k")
+		mine.detach()
+		theirs.poke(0, "x")
+		theirs.detach()
+		st.wantFiles()
+	}},
+	{"lock-excludes", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		mine, theirs := a.create("k", 100), b.attach("k")
+		mine.lock()
+		if theirs.tryLock() {
+			t.Error("two hold the lock")
+		}
+		w := theirs.goLock()
+		st.awaitWaiter("k")
+		mine.unlock()
+		w.must()
+	}},
+	{"unlock-without-lock", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		mine, theirs := a.create("k", 100), b.attach("k")
+		_, err := mine.try(request{Op: "unlock"})
+		wantError(t, err, shm.ErrNotLocked)
+		mine.lock()
+		_, err = theirs.try(request{Op: "unlock"})
+		wantError(t, err, shm.ErrNotLocked)
+		if theirs.tryLock() {
+			t.Error("somebody else's unlock has opened the lock")
+		}
+	}},
+	{"exit-without-detach", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		a.create("k", 100).lock()
+		a.exit()
+		_, err := b.tryAttach("k")
+		wantError(t, err, shm.ErrNotExist)
+		st.wantFiles()
+	}},
+	// What it gets wrong.
+	{"crash-of-the-last", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		a.create("k", 100)
+		a.kill()
+		_, err := b.tryAttach("k")
+		wantError(t, err, shm.ErrNotExist)
+		st.wantFiles()
+	}},
+	{"crash-of-one", func(t *testing.T, st *store) {
+		a, b, c := st.start(), st.start(), st.start()
+		a.create("k", 100)
+		theirs := b.attach("k")
+		a.kill()
+		theirs.detach() // the last of the living
+		st.wantFilesAfterSweep()
+		c.create("k", 100).detach()
+		st.wantFiles()
+	}},
+	{"crash-inside-the-lock", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		mine, theirs := a.create("k", 100), b.attach("k")
+		mine.lock()
+		a.kill()
+		theirs.lock()
+		if !theirs.abandoned() {
+			t.Error("nobody is told that the owner died")
+		}
+	}},
+	{"failed-create-takes-no-lock", func(t *testing.T, st *store) {
+		a, b, c := st.start(), st.start(), st.start()
+		mine := a.create("k", 100)
+		mine.lock()
+		theirs := c.attach("k")
+		_, err := b.tryCreate("k", 100)
+		wantError(t, err, shm.ErrExist)
+		if theirs.tryLock() {
+			t.Error("a failed create has taken the lock from its owner")
+		}
+		mine.unlock()
+	}},
+	{"creators-exit-keeps-the-lock", func(t *testing.T, st *store) {
+		a, b, c := st.start(), st.start(), st.start()
+		mine := a.create("k", 100)
+		one := b.attach("k")
+		mine.detach()
+		two := c.attach("k")
+		one.lock()
+		if two.tryLock() {
+			t.Error("who came before and who came after the creator's exit have a lock each")
+		}
+	}},
+	{"one-create-after-a-crash", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		a.create("k", 100)
+		a.kill()
+		b.create("k", 100) // the first time
+	}},
+	{"nothing-hangs-behind-the-lock", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		a.create("k", 100).lock()
+		s := b.attach("k")
+		s.detach()
+		_, err := b.tryCreate("k", 100)
+		wantError(t, err, shm.ErrExist)
+	}},
+	{"trying-and-timing-out", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		a.create("k", 100).lock()
+		s := b.attach("k")
+		if s.tryLock() {
+			t.Error("two hold the lock")
+		}
+		if err := s.lockWithin(slice); err == nil {
+			t.Error("two hold the lock")
+		}
+	}},
+	{"goroutines-exclude-each-other", func(t *testing.T, st *store) {
+		s := st.start().create("k", 100)
+		s.lock()
+		if s.tryLock() {
+			t.Error("one attachment holds its lock twice")
+		}
+	}},
+	{"no-lock-without-attachment", func(t *testing.T, st *store) {
+		a := st.start()
+		_, err := a.tryAttach("k") // and so there is nothing to call Lock on
+		wantError(t, err, shm.ErrNotExist)
+		s := a.create("k", 100)
+		s.detach()
+		for _, op := range []string{"lock", "trylock", "unlock", "update", "view", "writeat", "readat", "snapshot", "wait"} {
+			_, err := s.try(request{Op: op})
+			wantError(t, err, shm.ErrDetached)
+		}
+	}},
+	{"memory-is-there-at-creation", func(t *testing.T, st *store) {
+		if math.MaxInt == math.MaxInt32 {
+			t.Skip("there may be as much memory as this machine can address")
+		}
+		_, err := st.start().tryCreate("k", math.MaxInt/2)
+		if !errors.Is(err, shm.ErrNoSpace) && !errors.Is(err, shm.ErrSize) {
+			t.Errorf("four exbibytes: %v", err)
+		}
+		st.wantFiles()
+	}},
+	{"size-is-exact", func(t *testing.T, st *store) {
+		a := st.start()
+		for i, size := range []int{1, 4095, 4096, 4097} {
+			if got := a.create(strings.Repeat("k", i+1), size).size(); got != size {
+				t.Errorf("size %d, want %d", got, size)
+			}
+		}
+	}},
+	{"any-key", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		for i, k := range []string{
+			strings.Repeat("long", 10000), strings.Repeat("long", 10000) + "er", "a/b", "../a", "a\x00b", "\xff\xfe", "Schlüssel", "K", "k", " ", ".",
+		} {
+			mark := string(rune('a' + i))
+			a.create(k, 16).poke(0, mark)
+			if got := b.attach(k).peek(0, 1); got != mark {
+				t.Errorf("key %.10q: read %q, want %q", k, got, mark)
+			}
+		}
+	}},
+}
+
+func TestConformance(t *testing.T) {
+	for _, c := range conformance {
+		t.Run(c.name, func(t *testing.T) { c.hold(t, newStore(t)) })
+	}
+}
+
+// The table and the tests name the same.
+func TestConformanceTable(t *testing.T) {
+	text, err := os.ReadFile("CONFORMANCE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines, tests []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` ").FindAllSubmatch(text, -1) {
+		lines = append(lines, string(m[1]))
+	}
+	for _, c := range conformance {
+		tests = append(tests, c.name)
+	}
+	if !slices.Equal(lines, tests) {
+		t.Errorf("the table has the lines\n%q\nand the tests are\n%q", lines, tests)
+	}
+}
