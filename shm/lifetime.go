@@ -15,7 +15,7 @@ import (
 )
 
 // This file is the life of a segment: from nothing to live, to garbage, to
-// nothing. The steps that have names stand in brackets.
+// nothing. The steps named in brackets are those of test/models/lifetime.pml.
 //
 // Creating, attaching and destroying happen inside the door. A segment is
 // garbage if it is not live, or if no process that is attached is alive; whoever

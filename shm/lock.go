@@ -10,8 +10,8 @@ import (
 	"qshm/lockfile"
 )
 
-// This file is the lock of a segment: one word in the header. The steps that have
-// names stand in brackets.
+// This file is the lock of a segment: one word in the header. The steps named in
+// brackets are those of test/models/lock.pml.
 //
 // Free to mine is one compare-and-swap, and so is mine to free. Who finds the
 // word taken sleeps on it; unlock wakes one sleeper. There is no queue to stand
