@@ -1,0 +1,94 @@
+#!/bin/sh
+# Peers in IPC, PID, mount, UTS and user namespaces of their own, which share one directory and nothing else.
+#
+#   test/platforms/namespaces.sh [arguments of go test]
+#
+# With arguments, the Go tests run in such a place too.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/scenarios.sh"
+
+[ "$(uname)" = Linux ] || skip "namespaces are Linux'"
+command -v unshare >/dev/null || skip "no unshare (util-linux)"
+root=$(cd "$(dirname "$0")/../.." && pwd)
+
+work=$(mktemp -d)
+chmod 755 "$work"
+pids=
+cleanup() {
+	for p in $pids; do kill -9 "$p" 2>/dev/null || true; done
+	wait
+	rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM HUP
+(cd "$root" && CGO_ENABLED=0 go build -o "$work/peer" ./test/platforms/peer)
+
+# apart PEER COMMAND… runs the command in namespaces of its own, as another user if the setting has strangers.
+apart() {
+	as='' user=''
+	case $setting in
+	*strangers*)
+		case $1 in a) id=60001 ;; b) id=60002 ;; *) id=60003 ;; esac
+		as="setpriv --reuid=$id --regid=$id --clear-groups"
+		;;
+	esac
+	case $setting in *user*) user="--user --map-root-user" ;; esac
+	shift
+	# shellcheck disable=SC2086
+	exec $as unshare $user --ipc --pid --fork --kill-child --mount-proc --mount --uts "$@"
+}
+
+# start: the peer is process 1 there, /dev/shm is its own, and it knows the store by a name of its own.
+start() {
+	peer=$1
+	shift
+	case $setting in *strangers*) set -- perm=0666 "$@" ;; esac
+	mkdir -p "$work/$peer"
+	# shellcheck disable=SC2016
+	apart "$peer" sh -c '
+		work=$1 peer=$2 && shift 2 &&
+		hostname "qshm-$peer" &&
+		mount -t tmpfs tmpfs /dev/shm &&
+		mount --bind "$work/store" "$work/$peer" &&
+		QSHM_DIR=$work/$peer exec "$work/peer" key "$@"' \
+		sh "$work" "$peer" "$@" >"$work/$peer.log" 2>&1 &
+	eval "pid_$peer=$!"
+	pids="$pids $!"
+}
+
+pid() { eval "echo \$pid_$1"; }
+
+finish() {
+	wait "$(pid "$1")"
+}
+
+slay() {
+	kill -9 "$(pid "$1")" # --kill-child: and with it the peer
+	wait "$(pid "$1")" || true
+}
+
+# inner prints the process id of the peer itself, which is unshare's child.
+inner() { cat "/proc/$(pid "$1")/task/$(pid "$1")/children"; }
+pause() { kill -STOP "$(inner "$1")"; }
+resume() { kill -CONT "$(inner "$1")"; }
+
+ran=0
+for setting in "namespaces" "user namespaces too" "strangers in user namespaces"; do
+	if ! (apart a true) 2>/dev/null; then
+		echo "$setting: not allowed here"
+		continue
+	fi
+	case $setting in *strangers*) mkdir -m 0777 "$work/store" ;; *) mkdir -m 0700 "$work/store" ;; esac
+	scenarios
+	rm -rf "$work/store"
+	ran=$((ran + 1))
+done
+[ $ran -gt 0 ] || skip "no namespaces are allowed here"
+
+if [ $# -gt 0 ]; then
+	setting="namespaces"
+	[ "$(id -u)" = 0 ] || setting="user namespaces"
+	echo "$setting: go test $*"
+	# shellcheck disable=SC2016
+	(apart a sh -c 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec go test "$@"' sh "$@")
+fi

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// The scenarios of ../scenarios.sh as plain processes, for platforms that have no namespaces.
+
+func TestMain(m *testing.M) {
+	if steps := os.Getenv("QSHM_PEER"); steps != "" {
+		os.Exit(run(strings.Fields(steps)))
+	}
+	os.Exit(m.Run())
+}
+
+// A process is a peer that runs, and what it has reported.
+type process struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	lines chan string
+	seen  []string
+}
+
+// store makes the store of the peers that the test starts.
+func store(t *testing.T) { t.Setenv("QSHM_DIR", t.TempDir()) }
+
+func start(t *testing.T, steps ...string) *process {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: exec.Command(exe), lines: make(chan string, 100)}
+	p.cmd.Env = append(os.Environ(), "QSHM_PEER=key "+strings.Join(steps, " "))
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stderr = p.cmd.Stdout
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // what the others were at tells more than where the test gave up
+		p.slay()
+		for p.heard() {
+		}
+		if t.Failed() {
+			t.Log(strings.Join(p.seen, "\n"))
+		}
+	})
+	go func() {
+		defer close(p.lines)
+		for scan := bufio.NewScanner(out); scan.Scan(); {
+			p.lines <- scan.Text()
+		}
+	}()
+	return p
+}
+
+// heard waits for the next line that the peer reports.
+func (p *process) heard() bool {
+	line, ok := <-p.lines
+	if ok {
+		p.seen = append(p.seen, line)
+	}
+	return ok
+}
+
+// says waits until the peer has done the step.
+func (p *process) says(step string) {
+	p.t.Helper()
+	for p.heard() {
+		if strings.Contains(p.seen[len(p.seen)-1], step+": ok") {
+			return
+		}
+	}
+	p.t.Fatalf("no %q", step)
+}
+
+// finish waits until the peer has done all its steps.
+func (p *process) finish() {
+	p.t.Helper()
+	for p.heard() {
+	}
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *process) slay() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+func TestSharesInBothDirectionsAndLeavesNothing(t *testing.T) {
+	store(t)
+	a := start(t, "create=4096", "attached=2", "write=from-a", "until=from-b", "detach")
+	b := start(t, "attached=1", "attach", "until=from-a", "write=from-b", "detach")
+	a.finish()
+	b.finish()
+	start(t, "gone", "empty").finish()
+}
+
+func TestLockExcludes(t *testing.T) {
+	store(t)
+	var peers []*process
+	for range 3 {
+		peers = append(peers, start(t, "open=4096", "attached=3", "add=1000", "sum=3000", "detach"))
+	}
+	for _, p := range peers {
+		p.finish()
+	}
+	start(t, "gone", "empty").finish()
+}
+
+func TestNextOwnerOfTheLockIsToldThatThePreviousWasKilled(t *testing.T) {
+	store(t)
+	a := start(t, "create=4096", "write=first", "lock=1s", "hold")
+	b := start(t, "attached=1", "attach", "taken", "busy", "lock=20s", "abandoned=true", "attached=1", "unlock",
+		"write=second", "until=third", "detach")
+	b.says("busy")
+	a.slay()
+	start(t, "attached=1", "attach", "until=second", "write=third", "detach").finish()
+	b.finish()
+	start(t, "gone", "empty").finish()
+}
+
+func TestKeyIsFreeAtOnceWhenEveryoneWasKilled(t *testing.T) {
+	store(t)
+	a := start(t, "create=4096", "lock=1s", "hold")
+	a.says("lock=1s")
+	a.slay()
+	start(t, "create=8192", "lock=1s", "abandoned=false", "unlock", "detach", "gone", "empty").finish()
+}
+
+func TestAllWhoOpenAtOnceShareOneSegment(t *testing.T) {
+	store(t)
+	var peers []*process
+	for range 4 {
+		peers = append(peers, start(t, "rally=100x4"))
+	}
+	for _, p := range peers {
+		p.finish()
+	}
+	start(t, "empty").finish()
+}

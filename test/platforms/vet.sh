@@ -1,0 +1,25 @@
+#!/bin/sh
+# Builds and vets everything, tests included, for every platform that the README names.
+#
+#   test/platforms/vet.sh [packages]     default: ./...
+. "$(dirname "$0")/lib.sh"
+
+cd "$(dirname "$0")/../.."
+[ $# -gt 0 ] || set -- ./...
+
+failed=
+for platform in linux/amd64 linux/386 linux/arm linux/arm64 linux/loong64 linux/mips linux/ppc64le linux/riscv64 \
+	linux/s390x android/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 openbsd/amd64 netbsd/amd64 dragonfly/amd64 \
+	solaris/amd64 illumos/amd64 windows/amd64 windows/arm64 windows/386; do
+	if out=$(CGO_ENABLED=0 GOOS=${platform%/*} GOARCH=${platform#*/} go vet "$@" 2>&1); then
+		echo "$platform: ok"
+	else
+		echo "$platform: FAILED"
+		echo "$out" | sed 's/^/    /'
+		failed="$failed $platform"
+	fi
+done
+[ -z "$failed" ] || {
+	echo "failed:$failed"
+	exit 1
+}
