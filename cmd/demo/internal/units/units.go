@@ -1,0 +1,67 @@
+// Package units reads and writes numbers of bytes as people do.
+package units
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Size is a number of bytes; as a flag it takes what Parse takes.
+type Size int64
+
+func (s *Size) String() string { return Format(int64(*s)) }
+
+func (s *Size) Type() string { return "SIZE" }
+
+func (s *Size) Set(text string) error {
+	n, err := Parse(text)
+	if err == nil {
+		*s = Size(n)
+	}
+	return err
+}
+
+var factors = map[string]int64{
+	"": 1, "b": 1,
+	"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40,
+	"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+	"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
+}
+
+var errForm = errors.New("want a whole number of bytes, or one with a unit: 4096, 64KiB, 1M (K, M, G and KiB, MiB, GiB count by 1024; KB, MB, GB by 1000)")
+
+// Parse reads a number of bytes, with or without a unit.
+func Parse(text string) (int64, error) {
+	digits := strings.TrimSpace(text)
+	end := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
+	unit := ""
+	if end >= 0 {
+		digits, unit = digits[:end], strings.ToLower(strings.TrimSpace(digits[end:]))
+	}
+	factor, known := factors[unit]
+	if !known || digits == "" {
+		return 0, errForm
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n > math.MaxInt64/factor {
+		return 0, fmt.Errorf("more than there can be: at most %d bytes", int64(math.MaxInt64))
+	}
+	return n * factor, nil
+}
+
+// Format writes a number of bytes, exactly: with a unit where it is a whole
+// number of that unit.
+func Format(n int64) string {
+	for _, u := range []string{"TiB", "GiB", "MiB", "KiB"} {
+		if f := factors[strings.ToLower(u)]; n >= f && n%f == 0 {
+			return fmt.Sprintf("%d %s", n/f, u)
+		}
+	}
+	if n == 1 {
+		return "1 byte"
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

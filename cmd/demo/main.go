@@ -1,0 +1,54 @@
+// Demo shows memory shared between processes by key, and is a tool for it: see
+// demo --help.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() { os.Exit(run()) }
+
+// run is main that returns its exit code.
+func run() int {
+	// A write to a pipe that nobody reads shall be an error, so that we detach in
+	// order. To notify is enough for that; to ignore would be inherited by the
+	// commands that we start.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+
+	ctx, stop := withSignals(context.Background())
+	defer stop()
+	err := newRoot().ExecuteContext(ctx)
+	if err == nil {
+		return codeOK
+	}
+	line, code := explain(ctx, err)
+	if line != "" {
+		fmt.Fprintln(os.Stderr, "demo: "+line)
+	}
+	return code
+}
+
+// A signalError is why a context ended.
+type signalError struct{ sig syscall.Signal }
+
+func (e signalError) Error() string { return "ended by " + e.sig.String() }
+
+// withSignals ends the context when the process is asked to end, with a
+// signalError as its cause.
+func withSignals(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		for s := range ch {
+			if sig, ok := s.(syscall.Signal); ok {
+				cancel(signalError{sig})
+			}
+		}
+	}()
+	return ctx, func() { signal.Stop(ch); cancel(nil) }
+}
