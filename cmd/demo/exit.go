@@ -21,6 +21,7 @@ const (
 	codeNotExist   = 3
 	codePermission = 4
 	codeNoSpace    = 5
+	codeAbandoned  = 6
 	codeBrokenPipe = 128 + int(syscall.SIGPIPE)
 	codeSignal     = 128
 )
@@ -32,6 +33,7 @@ const exitCodes = `Exit codes:
     3   there is no segment of that key
     4   no permission for the store or the segment
     5   out of space
+    6   read, but the last writer died inside the lock: perhaps half-written
   128+N ended by signal N: 130 by Ctrl-C, 141 when nobody reads the output`
 
 // A usageError is one that the help answers.

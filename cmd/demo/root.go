@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -57,7 +58,7 @@ func newRoot() *cobra.Command {
 		"the `DIR` that the segments stand in (default $QSHM_DIR, else /dev/shm/qshm-UID, else the temp directory)")
 	root.PersistentFlags().SortFlags = false
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err, cmd.CommandPath()} })
-	root.AddCommand(newTour(), newTourPeer(), newLs(), newRm())
+	root.AddCommand(newTour(), newTourPeer(), newLs(), newInfo(), newRead(), newWrite(), newRm())
 	root.SetHelpCommand(&cobra.Command{
 		Use:   "help [COMMAND]",
 		Short: "Say more about a command",
@@ -83,6 +84,17 @@ func newRoot() *cobra.Command {
 		return usageError{err, "demo"}
 	}
 	return root
+}
+
+// oneKey wants exactly the key that a command is about.
+func oneKey(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return usageError{errors.New("name the KEY of a segment"), cmd.CommandPath()}
+	case len(args) > 1:
+		return usageError{fmt.Errorf("one KEY is wanted, but got %q; put a key with spaces in quotes", args), cmd.CommandPath()}
+	}
+	return nil
 }
 
 // noArgs refuses arguments.
