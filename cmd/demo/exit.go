@@ -22,6 +22,9 @@ const (
 	codePermission = 4
 	codeNoSpace    = 5
 	codeAbandoned  = 6
+	codeBusy       = 75
+	codeCannotRun  = 126
+	codeNoCommand  = 127
 	codeBrokenPipe = 128 + int(syscall.SIGPIPE)
 	codeSignal     = 128
 )
@@ -34,6 +37,9 @@ const exitCodes = `Exit codes:
     4   no permission for the store or the segment
     5   out of space
     6   read, but the last writer died inside the lock: perhaps half-written
+   75   busy: the lock was not free in time (lock), an instance runs (single)
+  126   the command cannot be run (lock, single)
+  127   there is no such command (lock, single)
   128+N ended by signal N: 130 by Ctrl-C, 141 when nobody reads the output`
 
 // A usageError is one that the help answers.
