@@ -19,6 +19,20 @@ func coloursWanted() bool { return os.Getenv("NO_COLOR") == "" && os.Getenv("TER
 
 func colours(w io.Writer) bool { return coloursWanted() && isTerminal(w) }
 
+// forceUTF8 makes the screen show all characters also where no locale is set, as
+// in most containers: a terminal of today understands them.
+func forceUTF8() {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if v := os.Getenv(name); v != "" {
+			if v == "C" || v == "POSIX" {
+				os.Setenv("LC_ALL", "C.UTF-8")
+			}
+			return
+		}
+	}
+	os.Setenv("LC_ALL", "C.UTF-8")
+}
+
 func bold(w io.Writer, text string) string { return styled(w, "1", text) }
 
 func dim(w io.Writer, text string) string { return styled(w, "2", text) }

@@ -1,0 +1,475 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/gdamore/tcell/v2"
+	"github.com/rivo/uniseg"
+
+	"qshm/cmd/demo/internal/doc"
+	"qshm/cmd/demo/internal/layout"
+)
+
+// This file is the full screen of edit and view: one loop, woken by keys, by
+// changes that others make, and once a second to look who is still alive.
+
+type editor struct {
+	doc    *doc.Doc
+	key    string
+	role   doc.Role
+	screen tcell.Screen
+
+	text    string // what the segment holds, as far as we have heard
+	version uint32
+	cursor  int // offset in text
+	goal    int // column to keep to when moving up and down; -1: the cursor's
+	top     int // first row on screen
+	follow  bool
+
+	peers map[uint64]doc.Peer
+	alive map[uint64]bool
+	news  string // what just happened
+	err   bool   // news is bad
+
+	pasting bool
+	pasted  strings.Builder
+}
+
+// lookEvery is how often a screen looks whether all peers are alive. Of anything
+// else it hears at once.
+const lookEvery = time.Second
+
+func (e *editor) run(ctx context.Context) error {
+	var err error
+	if e.screen, err = newScreen(); err != nil {
+		return err
+	}
+	defer e.screen.Fini()
+	e.screen.EnablePaste()
+	first, err := e.doc.Load()
+	if err != nil {
+		return err
+	}
+	if e.alive, err = e.doc.Alive(); err != nil {
+		return err
+	}
+	e.take(first)
+	e.news = "type; each key is shared"
+	if e.role == doc.Viewer {
+		e.news = "showing what is typed"
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	states, watched := make(chan doc.State), make(chan error, 1)
+	go func() { watched <- e.watch(ctx, first.Version, states) }()
+	events, quit := make(chan tcell.Event, 64), make(chan struct{})
+	go e.screen.ChannelEvents(events, quit)
+	look := time.NewTicker(lookEvery)
+	defer func() {
+		look.Stop()
+		close(quit)
+		cancel()
+		select {
+		case <-watched: // its Wait would keep the attachment
+		case <-time.After(lookEvery): // somebody holds the lock; the end of the process must do
+		}
+	}()
+	for {
+		e.draw()
+		select {
+		case ev, ok := <-events:
+			if !ok || !e.handle(ev) {
+				return nil
+			}
+			for more := true; more; { // draw once for all that is there
+				select {
+				case ev, ok := <-events:
+					if !ok || !e.handle(ev) {
+						return nil
+					}
+				default:
+					more = false
+				}
+			}
+		case s := <-states:
+			e.take(s)
+		case err := <-watched:
+			watched <- nil
+			return err
+		case <-look.C:
+			if alone() {
+				return nil
+			}
+			if !e.lookAround() {
+				continue
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// watch passes on each change. If several happen while the screen is busy, it
+// gets the last.
+func (e *editor) watch(ctx context.Context, version uint32, states chan<- doc.State) error {
+	for {
+		if err := e.doc.Wait(ctx, version); err != nil {
+			return err
+		}
+		s, err := e.doc.Load()
+		if err != nil {
+			return err
+		}
+		version = s.Version
+		select {
+		case states <- s:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// take makes the screen's text what the segment's is.
+func (e *editor) take(s doc.State) {
+	if int32(s.Version-e.version) < 0 {
+		return // older than what our own change has told us
+	}
+	e.version = s.Version
+	e.adopt(s.Text)
+	e.meet(s.Peers)
+}
+
+// adopt replaces the text by one that has changed under our hands.
+func (e *editor) adopt(now string) {
+	if now == e.text {
+		return
+	}
+	if e.follow {
+		_, suffix := layout.Changed(e.text, now)
+		e.cursor = layout.Follow(now, now, len(now)-suffix)
+	} else {
+		e.cursor = layout.Follow(e.text, now, e.cursor)
+	}
+	e.text, e.goal = now, -1
+}
+
+// meet tells who has joined and who has left.
+func (e *editor) meet(peers []doc.Peer) {
+	now := map[uint64]doc.Peer{}
+	for _, p := range peers {
+		now[p.ID] = p
+		if _, known := e.peers[p.ID]; known || p.ID == e.doc.ID() || e.peers == nil {
+			continue
+		}
+		if alive, err := e.doc.Alive(); err == nil {
+			e.alive = alive
+		}
+		if e.alive[p.ID] {
+			e.say("%s %d has joined", p.Role, p.PID)
+		}
+	}
+	for id, p := range e.peers {
+		if _, still := now[id]; !still && e.alive[id] {
+			e.say("%s %d has left", p.Role, p.PID)
+		}
+	}
+	e.peers = now
+}
+
+// lookAround tells who has died, and reports whether anybody has.
+func (e *editor) lookAround() bool {
+	alive, err := e.doc.Alive()
+	if err != nil {
+		e.complain(err)
+		return true
+	}
+	changed := false
+	for id, p := range e.peers {
+		if e.alive[id] && !alive[id] {
+			e.say("%s %d has died", p.Role, p.PID)
+			changed = true
+		}
+	}
+	e.alive = alive
+	return changed
+}
+
+func (e *editor) say(format string, args ...any) {
+	e.news, e.err = fmt.Sprintf(format, args...), false
+}
+
+func (e *editor) complain(err error) {
+	line, _ := explain(context.Background(), err)
+	e.news, e.err = line, true
+}
+
+// handle does what an event asks for. It reports false to quit.
+func (e *editor) handle(ev tcell.Event) bool {
+	switch ev := ev.(type) {
+	case *tcell.EventResize:
+		e.screen.Sync()
+	case *tcell.EventPaste:
+		if e.pasting = ev.Start(); !e.pasting {
+			e.insert(e.pasted.String())
+			e.pasted.Reset()
+		}
+	case *tcell.EventKey:
+		if e.pasting {
+			e.paste(ev)
+			return true
+		}
+		return e.press(ev)
+	}
+	return true
+}
+
+// paste collects what comes between the beginning and the end of a paste, so
+// that it is one change.
+func (e *editor) paste(ev *tcell.EventKey) {
+	switch ev.Key() {
+	case tcell.KeyRune:
+		e.pasted.WriteRune(ev.Rune())
+	case tcell.KeyEnter, tcell.KeyLF:
+		e.pasted.WriteByte('\n')
+	case tcell.KeyTab:
+		e.pasted.WriteByte('\t')
+	}
+}
+
+func (e *editor) press(ev *tcell.EventKey) bool {
+	switch ev.Key() {
+	case tcell.KeyCtrlQ, tcell.KeyCtrlC:
+		return false
+	case tcell.KeyLeft:
+		e.move(layout.Previous(e.text, e.cursor))
+	case tcell.KeyRight:
+		e.move(layout.Next(e.text, e.cursor))
+	case tcell.KeyUp:
+		e.moveRows(-1)
+	case tcell.KeyDown:
+		e.moveRows(1)
+	case tcell.KeyPgUp:
+		e.moveRows(1 - e.height())
+	case tcell.KeyPgDn:
+		e.moveRows(e.height() - 1)
+	case tcell.KeyHome, tcell.KeyCtrlA:
+		e.move(e.row().Start)
+	case tcell.KeyEnd, tcell.KeyCtrlE:
+		if e.role == doc.Viewer {
+			e.move(len(e.text))
+			e.follow = true
+			e.say("following")
+			return true
+		}
+		e.move(e.row().End)
+	default:
+		if e.role == doc.Editor {
+			e.change(ev)
+		} else if ev.Key() == tcell.KeyRune && ev.Rune() == 'q' {
+			return false
+		}
+	}
+	return true
+}
+
+// change does what a key does to the text.
+func (e *editor) change(ev *tcell.EventKey) {
+	switch ev.Key() {
+	case tcell.KeyRune:
+		e.insert(string(ev.Rune()))
+	case tcell.KeyEnter:
+		e.insert("\n")
+	case tcell.KeyTab:
+		e.insert("\t")
+	case tcell.KeyBackspace, tcell.KeyBackspace2:
+		e.delete(func() int { return layout.Previous(e.text, e.cursor) })
+	case tcell.KeyDelete, tcell.KeyCtrlD:
+		e.delete(func() int { return layout.Next(e.text, e.cursor) })
+	case tcell.KeyCtrlK:
+		e.delete(func() int {
+			if end := strings.IndexByte(e.text[e.cursor:], '\n'); end > 0 {
+				return e.cursor + end
+			} else if end == 0 {
+				return e.cursor + 1
+			}
+			return len(e.text)
+		})
+	case tcell.KeyCtrlU:
+		e.delete(func() int { return strings.LastIndexByte(e.text[:e.cursor], '\n') + 1 })
+	}
+}
+
+// edit changes the text as it is by now, inside the lock: what others have typed
+// since we last looked is adopted first.
+func (e *editor) edit(fn func()) {
+	version, err := e.doc.Edit(func(now string) string {
+		e.adopt(now)
+		fn()
+		return e.text
+	})
+	e.goal = -1
+	if err != nil {
+		e.complain(err)
+		return
+	}
+	e.version = version // what watch has loaded before is out of date
+}
+
+func (e *editor) insert(added string) {
+	added = strings.Map(printable, strings.ToValidUTF8(added, "\uFFFD"))
+	if added == "" {
+		return
+	}
+	e.edit(func() {
+		room := e.doc.Capacity() - len(e.text)
+		fits := layout.Fit(added, room)
+		e.text = e.text[:e.cursor] + fits + e.text[e.cursor:]
+		e.cursor += len(fits)
+		switch {
+		case len(fits) < len(added):
+			e.news, e.err = fmt.Sprintf("the segment is full: %d of %d bytes were kept", len(fits), len(added)), true
+		case e.err:
+			e.say("")
+		}
+	})
+}
+
+// printable drops what would not be shown.
+func printable(r rune) rune {
+	if r != '\n' && r != '\t' && unicode.IsControl(r) {
+		return -1
+	}
+	return r
+}
+
+// delete takes away what is between the cursor and another place.
+func (e *editor) delete(to func() int) {
+	e.edit(func() {
+		from, end := e.cursor, to()
+		if end < from {
+			from, end = end, from
+		}
+		e.text = e.text[:from] + e.text[end:]
+		e.cursor = from
+		if e.err && end > from {
+			e.say("")
+		}
+	})
+}
+
+// Moving.
+
+func (e *editor) width() int  { w, _ := e.screen.Size(); return max(w, 2) }
+func (e *editor) height() int { _, h := e.screen.Size(); return max(h-2, 1) }
+
+func (e *editor) rows() []layout.Row { return layout.Rows(e.text, e.width()) }
+
+func (e *editor) row() layout.Row {
+	rows := e.rows()
+	return rows[layout.RowOf(rows, e.cursor)]
+}
+
+func (e *editor) move(to int) {
+	e.cursor, e.goal, e.follow = to, -1, false
+}
+
+func (e *editor) moveRows(n int) {
+	rows := e.rows()
+	at := layout.RowOf(rows, e.cursor)
+	if e.goal < 0 {
+		e.goal = layout.Column(e.text, rows[at], e.cursor)
+	}
+	at = min(max(at+n, 0), len(rows)-1)
+	e.cursor, e.follow = layout.At(e.text, rows[at], e.goal), false
+}
+
+// Drawing.
+
+func (e *editor) draw() {
+	s := e.screen
+	s.Clear()
+	rows, height := e.rows(), e.height()
+	at := layout.RowOf(rows, e.cursor)
+	e.top = min(max(e.top, at-height+1), at)
+	e.top = max(min(e.top, len(rows)-height), 0)
+	for y := 0; y < height && e.top+y < len(rows); y++ {
+		row := rows[e.top+y]
+		drawText(s, 0, y, e.text[row.Start:row.End], tcell.StyleDefault)
+	}
+	x := layout.Column(e.text, rows[at], e.cursor)
+	if e.role == doc.Editor || !e.follow {
+		s.ShowCursor(min(x, e.width()-1), at-e.top)
+	} else {
+		s.HideCursor()
+	}
+	e.drawStatus(height)
+	s.Show()
+}
+
+// drawStatus draws the two lines at the bottom: what there is, and what has just
+// happened. Where it is narrow, what comes last is cut.
+func (e *editor) drawStatus(y int) {
+	width, bar := e.width(), tcell.StyleDefault.Reverse(true)
+	line := fmt.Sprintf(" %s %s  %d/%d bytes  version %d  %s", map[doc.Role]string{doc.Editor: "edit", doc.Viewer: "view"}[e.role],
+		showKey(e.key), len(e.text), e.doc.Capacity(), e.version, e.present())
+	drawText(e.screen, 0, y, strings.Repeat(" ", width), bar)
+	drawText(e.screen, 0, y, layout.Cut(line, width), bar)
+
+	style := tcell.StyleDefault
+	if e.err {
+		if style = style.Bold(true); coloursWanted() {
+			style = style.Foreground(tcell.ColorRed)
+		}
+	}
+	drawText(e.screen, 0, y+1, layout.Cut(" "+e.news, width), style)
+	if keys := "Ctrl-Q quits "; uniseg.StringWidth(e.news)+len(keys)+3 <= width {
+		drawText(e.screen, width-len(keys), y+1, keys, tcell.StyleDefault.Dim(true))
+	}
+}
+
+// present says who is there.
+func (e *editor) present() string {
+	count := map[doc.Role]int{}
+	for id, p := range e.peers {
+		if e.alive[id] {
+			count[p.Role]++
+		}
+	}
+	text := fmt.Sprintf("%d editor%s", count[doc.Editor], plural(count[doc.Editor]))
+	return fmt.Sprintf("%s, %d viewer%s", text, count[doc.Viewer], plural(count[doc.Viewer]))
+}
+
+// drawText draws one row, character by character.
+func drawText(s tcell.Screen, x, y int, text string, style tcell.Style) {
+	for i := 0; i < len(text); {
+		n, w := layout.First(text[i:], x)
+		cluster := []rune(text[i : i+n])
+		if cluster[0] == '\t' || unicode.IsControl(cluster[0]) {
+			cluster = []rune{' '}
+		}
+		s.SetContent(x, y, cluster[0], cluster[1:], style)
+		x += w
+		i += n
+	}
+}
+
+// newScreen takes the terminal over.
+func newScreen() (tcell.Screen, error) {
+	forceUTF8()
+	s, err := tcell.NewScreen()
+	if err == nil {
+		err = s.Init()
+	}
+	if errors.Is(err, tcell.ErrTermNotFound) {
+		return nil, fmt.Errorf("this terminal is not known; try again with TERM=xterm: %w", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the terminal cannot be used: %w", err)
+	}
+	return s, nil
+}

@@ -1,0 +1,94 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"qshm/shm"
+)
+
+// This file leaves the terminal as it was, even if the process that shows
+// something on it is killed: that process is a child, and its parent waits to
+// clean up. If the parent is killed instead, the child ends in order.
+
+// guardEnv tells the child who its parent is.
+const guardEnv = "QSHM_DEMO_GUARD"
+
+// guarded runs show in a child process, or, as the child, shows.
+func guarded(ctx context.Context, show func(context.Context) error) error {
+	if os.Getenv(guardEnv) != "" {
+		return show(ctx)
+	}
+	fd := int(os.Stdin.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	child := exec.Command(self, os.Args[1:]...)
+	child.Args[0] = os.Args[0]
+	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
+	child.Env = append(os.Environ(), guardEnv+"="+strconv.Itoa(os.Getpid()))
+	runtime.LockOSThread() // see runCommand
+	defer runtime.UnlockOSThread()
+	endWithUs(child)
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	if err := child.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				child.Process.Signal(s)
+			case <-ended:
+				return
+			}
+		}
+	}()
+	err = child.Wait()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &exit):
+		return err
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		return codeError{exit.ExitCode(), ""}
+	}
+	term.Restore(fd, before)
+	io.WriteString(os.Stdout, resetTerminal)
+	shm.Sweep(storeOptions()...) // what the child has left, if it was the last
+	return codeError{codeSignal + int(status.Signal()), fmt.Sprintf("ended by a signal: %v", status.Signal())}
+}
+
+// resetTerminal leaves the other screen, shows the cursor, and ends attributes,
+// paste and mouse reports, keypad and cursor key modes.
+const resetTerminal = "\x1b[?1049l\x1b[?25h\x1b[0m\x1b(B\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1004l\x1b[?1l\x1b>\r"
+
+// alone reports whether the parent that guards the terminal is gone.
+func alone() bool {
+	parent := os.Getenv(guardEnv)
+	return parent != "" && parent != strconv.Itoa(os.Getppid())
+}

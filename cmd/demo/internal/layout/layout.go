@@ -1,0 +1,191 @@
+// Package layout breaks text into the rows of a screen, by whole characters: what
+// a person takes for one may be several runes, and two columns wide.
+package layout
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/rivo/uniseg"
+)
+
+// TabWidth is how far apart the stops of tabs are.
+const TabWidth = 8
+
+// First takes the first character off text: how many bytes it has, and how many
+// columns it takes at column x. The text is not empty.
+func First(text string, x int) (length, width int) {
+	switch c := text[0]; {
+	case c == '\t':
+		return 1, TabWidth - x%TabWidth
+	case c == '\n':
+		return 1, 0
+	case c < utf8.RuneSelf && (len(text) == 1 || text[1] < utf8.RuneSelf): // the common case, fast
+		return 1, 1
+	}
+	cluster, _, width, _ := uniseg.FirstGraphemeClusterInString(text, -1)
+	return len(cluster), max(width, 1)
+}
+
+// Row is a stretch of the text that one row of the screen shows. It does not
+// include the end of a line.
+type Row struct{ Start, End int }
+
+// Rows breaks text into rows of at most width columns, after a blank where there
+// is one. A blank that would begin a row hangs at the end of the one before. There
+// is at least one row.
+func Rows(text string, width int) []Row {
+	width = max(width, 2) // room for a wide character
+	rows := []Row{}
+	start, x, word := 0, 0, 0 // word: where the last word begins, if that is after start
+	end := func(at, next int) {
+		rows = append(rows, Row{start, at})
+		start, x, word = next, 0, 0
+	}
+	for i := 0; i < len(text); {
+		n, w := First(text[i:], x)
+		blank := text[i] == ' ' || text[i] == '\t'
+		switch {
+		case text[i] == '\n':
+			end(i, i+n)
+		case x+w <= width:
+			x += w
+			if blank {
+				word = i + n
+			}
+		case blank:
+			end(i+n, i+n)
+		case word > start:
+			i = word
+			end(i, i)
+			continue
+		default:
+			end(i, i)
+			x = w
+		}
+		i += n
+	}
+	return append(rows, Row{start, len(text)})
+}
+
+// Column returns at which column of its row the character at offset stands.
+func Column(text string, row Row, offset int) int {
+	x := 0
+	for i := row.Start; i < offset && i < row.End; {
+		n, w := First(text[i:], x)
+		i += n
+		x += w
+	}
+	return x
+}
+
+// At returns the offset of the character at column x of a row, or the row's end.
+func At(text string, row Row, x int) int {
+	at := 0
+	for i := row.Start; i < row.End; {
+		n, w := First(text[i:], at)
+		if at+w > x {
+			return i
+		}
+		i += n
+		at += w
+	}
+	return row.End
+}
+
+// RowOf returns which row offset is in. Between two rows of one line it is the
+// latter.
+func RowOf(rows []Row, offset int) int {
+	for i := len(rows) - 1; i > 0; i-- {
+		if rows[i].Start <= offset {
+			return i
+		}
+	}
+	return 0
+}
+
+// Next returns where the character after the one at offset begins.
+func Next(text string, offset int) int {
+	if offset >= len(text) {
+		return len(text)
+	}
+	n, _ := First(text[offset:], 0)
+	return offset + n
+}
+
+// Previous returns where the character before offset begins.
+func Previous(text string, offset int) int {
+	// Characters can only be told from a point that is surely between two: the
+	// beginning of the line.
+	i := strings.LastIndexByte(text[:max(offset-1, 0)], '\n') + 1
+	for i < offset {
+		next := Next(text, i)
+		if next >= offset {
+			return i
+		}
+		i = next
+	}
+	return i
+}
+
+// Fit returns the longest beginning of text, of whole characters, that has at
+// most n bytes.
+func Fit(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	end := 0
+	for {
+		next := Next(text, end)
+		if next > n {
+			return text[:end]
+		}
+		end = next
+	}
+}
+
+// Cut returns the longest beginning of text that has at most width columns.
+func Cut(text string, width int) string {
+	x := 0
+	for i := 0; i < len(text); {
+		n, w := First(text[i:], x)
+		if x+w > width {
+			return text[:i]
+		}
+		i += n
+		x += w
+	}
+	return text
+}
+
+// Changed returns where two texts begin to differ, and how much at their ends is
+// the same.
+func Changed(before, after string) (prefix, suffix int) {
+	most := min(len(before), len(after))
+	for prefix < most && before[prefix] == after[prefix] {
+		prefix++
+	}
+	for suffix < most-prefix && before[len(before)-1-suffix] == after[len(after)-1-suffix] {
+		suffix++
+	}
+	return prefix, suffix
+}
+
+// Follow returns where in the text after the change a cursor is that was at
+// offset before it.
+func Follow(before, after string, offset int) int {
+	prefix, suffix := Changed(before, after)
+	switch {
+	case offset <= prefix:
+	case offset >= len(before)-suffix:
+		offset += len(after) - len(before)
+	default:
+		offset = len(after) - suffix
+	}
+	// Not in the middle of a character.
+	at := strings.LastIndexByte(after[:offset], '\n') + 1
+	for at < offset {
+		at = Next(after, at)
+	}
+	return at
+}

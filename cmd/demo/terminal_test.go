@@ -1,0 +1,394 @@
+//go:build unix && !solaris
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/hinshun/vt10x"
+	"golang.org/x/term"
+
+	"qshm/shm"
+)
+
+// A terminal runs the program on a pseudo-terminal, and keeps what its screen
+// shows.
+type terminal struct {
+	t       testing.TB
+	cmd     *exec.Cmd
+	pty     *os.File
+	vt      vt10x.Terminal
+	before  *term.State
+	changed chan struct{}
+	ended   chan error
+}
+
+func openTerminal(t testing.TB, dir string, args ...string) *terminal {
+	t.Helper()
+	x := &terminal{t: t, cmd: exec.Command("demo", args...), changed: make(chan struct{}, 1), ended: make(chan error, 1)}
+	x.cmd.Env = append(os.Environ(), "QSHM_DIR="+dir, "TERM=xterm-256color", "LC_ALL=C.UTF-8", "NO_COLOR=")
+	ptmx, tty, err := pty.Open()
+	if err != nil {
+		t.Skipf("no pseudo-terminal: %v", err)
+	}
+	x.pty = ptmx
+	x.resize(80, 12)
+	if x.before, err = term.GetState(int(ptmx.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	x.vt = vt10x.New(vt10x.WithWriter(ptmx), vt10x.WithSize(80, 12))
+	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = tty, tty, tty
+	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := x.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := ptmx.Read(buf)
+			if err != nil {
+				return
+			}
+			x.vt.Write(buf[:n])
+			select {
+			case x.changed <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	go func() { x.ended <- x.cmd.Wait(); close(x.ended) }()
+	t.Cleanup(func() {
+		x.cmd.Process.Kill()
+		<-x.ended
+		tty.Close() // not before: the master would report the end, and what it has left be lost
+		ptmx.Close()
+	})
+	return x
+}
+
+func (x *terminal) resize(columns, rows int) {
+	if err := pty.Setsize(x.pty, &pty.Winsize{Cols: uint16(columns), Rows: uint16(rows)}); err != nil {
+		x.t.Fatal(err)
+	}
+	if x.vt != nil {
+		x.vt.Resize(columns, rows)
+	}
+}
+
+// rows returns what the screen shows, without blanks at the end.
+func (x *terminal) rows() []string {
+	rows := strings.Split(x.vt.String(), "\n")
+	for i := range rows {
+		rows[i] = strings.TrimRight(rows[i], " ")
+	}
+	return rows
+}
+
+func (x *terminal) typed(text string) {
+	x.t.Helper()
+	if _, err := x.pty.WriteString(text); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// until waits until the screen is as it must be.
+func (x *terminal) until(what string, ok func() bool) {
+	x.t.Helper()
+	late := time.After(patience)
+	for !ok() {
+		select {
+		case <-x.changed:
+		case <-time.After(50 * time.Millisecond):
+		case <-late:
+			x.t.Fatalf("%s: the screen does not show %s, but:\n%s", x.cmd.Args[1], what, strings.Join(x.rows(), "\n"))
+		}
+	}
+}
+
+// see waits until the screen shows text.
+func (x *terminal) see(text string) {
+	x.t.Helper()
+	x.until(fmt.Sprintf("%q", text), func() bool { return strings.Contains(strings.Join(x.rows(), "\n"), text) })
+}
+
+// seeRows waits until the first rows are these.
+func (x *terminal) seeRows(want ...string) {
+	x.t.Helper()
+	x.until(fmt.Sprintf("the rows %q", want), func() bool { return slices.Equal(x.rows()[:len(want)], want) })
+}
+
+// ends waits for the end, which must leave the terminal as it was.
+func (x *terminal) ends(code int) {
+	x.t.Helper()
+	select {
+	case <-x.ended:
+	case <-time.After(patience):
+		x.t.Fatalf("%s does not end:\n%s", x.cmd.Args[1], strings.Join(x.rows(), "\n"))
+	}
+	if got := x.cmd.ProcessState.ExitCode(); got != code {
+		x.t.Errorf("%s ends with exit code %d, want %d", x.cmd.Args[1], got, code)
+	}
+	x.until("the normal screen, with a cursor, in its former mode", func() bool {
+		now, err := term.GetState(int(x.pty.Fd()))
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		x.vt.Lock() // these two do not, themselves
+		normal := x.vt.Mode()&vt10x.ModeAltScreen == 0 && x.vt.CursorVisible()
+		x.vt.Unlock()
+		return normal && reflect.DeepEqual(x.before, now)
+	})
+}
+
+// attached returns the processes that are attached under a key.
+func attached(t testing.TB, dir, key string) (pids []int) {
+	t.Helper()
+	cmd := exec.Command("demo", "info", key, "--json")
+	cmd.Env = append(os.Environ(), "QSHM_DIR="+dir)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info segmentJSON
+	if err := json.Unmarshal(out, &info); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range info.Attachments {
+		pids = append(pids, a.PID)
+	}
+	return pids
+}
+
+func kill(t testing.TB, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const quit = "\x11" // Ctrl-Q
+
+func TestViewersShowWhatIsTyped(t *testing.T) {
+	dir := testStore(t)
+	edit := openTerminal(t, dir, "edit", "notes")
+	edit.see("edit notes  0/32240 bytes")
+	first := openTerminal(t, dir, "view", "notes")
+	first.see("showing what is typed")
+	edit.see("has joined")
+	edit.see("1 editor, 1 viewer")
+	edit.typed("hello")
+	first.seeRows("hello")
+	second := openTerminal(t, dir, "view", "notes")
+	second.seeRows("hello")
+	edit.see("1 editor, 2 viewers")
+	edit.typed("\rworld")
+	first.seeRows("hello", "world")
+	second.seeRows("hello", "world")
+	edit.typed("\x7f\x7f\x1b[A\x1b[D!") // two backspaces, up, left
+	first.seeRows("he!llo", "wor")
+	edit.seeRows("he!llo", "wor")
+
+	second.typed("q")
+	second.ends(0)
+	edit.see("has left")
+	edit.see("1 editor, 1 viewer")
+	edit.typed(quit)
+	edit.ends(0)
+	first.see("has left")
+	first.see("0 editors, 1 viewer")
+	first.seeRows("he!llo", "wor")
+	first.typed(quit)
+	first.ends(0)
+	nothingLeft(t)
+}
+
+func TestSeveralEditorsShowTheSame(t *testing.T) {
+	dir := testStore(t)
+	a := openTerminal(t, dir, "edit", "notes")
+	a.see("edit notes")
+	b := openTerminal(t, dir, "edit", "notes")
+	b.see("2 editors")
+	a.typed("one.")
+	b.seeRows("one.")
+	b.typed("\x05two.") // Ctrl-E, the end of the line
+	a.seeRows("one.two.")
+	// Both at once: each key counts, at the place where its editor is.
+	for range 20 {
+		a.typed("a")
+		b.typed("b")
+	}
+	b.until("all keys", func() bool { return len(b.rows()[0]) == len("one.two.")+40 })
+	a.until("what the other shows", func() bool { return a.rows()[0] == b.rows()[0] })
+	if row := a.rows()[0]; strings.Count(row, "a") != 20 || strings.Count(row, "b") != 20 {
+		t.Errorf("the text is %q, want 20 a and 20 b in it", row)
+	}
+	a.typed(quit)
+	a.ends(0)
+	b.typed(quit)
+	b.ends(0)
+	nothingLeft(t)
+}
+
+func TestKilledEditor(t *testing.T) {
+	dir := testStore(t)
+	edit := openTerminal(t, dir, "edit", "notes")
+	edit.see("edit notes") // before that the terminal itself echoes
+	edit.typed("before")
+	edit.seeRows("before")
+	editor := attached(t, dir, "notes")[0]
+	view := openTerminal(t, dir, "view", "notes")
+	view.seeRows("before")
+	edit.typed(strings.Repeat("x", 200)) // it is at work when it is killed
+	kill(t, editor)
+	edit.ends(128 + int(syscall.SIGKILL))
+	edit.see("ended by a signal: killed")
+	view.see("has died")
+	if row := view.rows()[0]; !strings.HasPrefix(row, "before") || strings.Trim(row, "x") != "before" {
+		t.Errorf("the viewer shows %q", row)
+	}
+	next := openTerminal(t, dir, "edit", "notes")
+	next.see("1 editor, 1 viewer")
+	next.typed("after ")
+	view.until("what the next types", func() bool {
+		words := strings.Fields(strings.Join(view.rows(), " ")) // the long one may have a row of its own
+		return words[0] == "after" && strings.HasPrefix(words[1], "before")
+	})
+	next.typed(quit)
+	next.ends(0)
+	view.typed(quit)
+	view.ends(0)
+	nothingLeft(t)
+}
+
+// The parent of the process on the screen may be killed as well.
+func TestKilledGuard(t *testing.T) {
+	dir := testStore(t)
+	edit := openTerminal(t, dir, "edit", "notes")
+	edit.see("edit notes")
+	kill(t, edit.cmd.Process.Pid)
+	edit.ends(-1) // and the screen's process a moment later
+	for {
+		if info, err := shm.Stat("notes", shm.Dir(dir)); err != nil || info.Attached == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	view := openTerminal(t, dir, "view", "notes")
+	view.ends(codeNotExist)
+	view.see("nobody edits \"notes\"; start `demo edit notes` first")
+	nothingLeft(t)
+}
+
+func TestSignalsEndTheScreen(t *testing.T) {
+	dir := testStore(t)
+	edit := openTerminal(t, dir, "edit", "notes")
+	edit.see("edit notes")
+	edit.cmd.Process.Signal(syscall.SIGTERM)
+	edit.ends(128 + int(syscall.SIGTERM))
+	nothingLeft(t)
+}
+
+// A stopped editor is alive, and nobody's screen hangs.
+func TestStoppedEditor(t *testing.T) {
+	dir := testStore(t)
+	a := openTerminal(t, dir, "edit", "notes")
+	a.see("edit notes")
+	pid := attached(t, dir, "notes")[0]
+	b := openTerminal(t, dir, "edit", "notes")
+	b.see("2 editors")
+	syscall.Kill(pid, syscall.SIGSTOP)
+	b.typed("on my own")
+	b.seeRows("on my own")
+	b.see("2 editors")
+	syscall.Kill(pid, syscall.SIGCONT)
+	a.seeRows("on my own")
+	a.typed(quit)
+	a.ends(0)
+	b.typed(quit)
+	b.ends(0)
+	nothingLeft(t)
+}
+
+func TestFullSegmentKeepsWholeCharacters(t *testing.T) {
+	dir := testStore(t)
+	edit := openTerminal(t, dir, "edit", "small", "--size", "4096")
+	edit.see("0/1520 bytes")
+	paste := func(text string) { edit.typed("\x1b[200~" + text + "\x1b[201~") }
+	paste(strings.Repeat("x", 1516))
+	edit.see("1516/1520 bytes")
+	paste("日本語")
+	edit.see("1519/1520 bytes")
+	edit.see("the segment is full: 3 of 9 bytes were kept")
+	edit.typed("é")
+	edit.see("0 of 2 bytes were kept")
+	edit.typed("\x7f")
+	edit.see("1516/1520 bytes")
+	edit.typed(quit)
+	edit.ends(0)
+	nothingLeft(t)
+}
+
+func TestUnicodePasteAndResize(t *testing.T) {
+	dir := testStore(t)
+	edit := openTerminal(t, dir, "edit", "ünïcode")
+	edit.see("edit ünïcode")
+	view := openTerminal(t, dir, "view", "ünïcode")
+	view.see("view ünïcode")
+	edit.typed("\x1b[200~first\rsecond\ttab\r\x1b[201~日本語 e\u0301 👍")
+	view.see("first")
+	view.see("second  tab")
+	view.see("日")
+	view.see("👍")
+	edit.typed("\x7f\x7f\x7f\x7f")                     // four characters, whatever they are made of
+	view.see("26/32240 bytes")                         // which leaves the first three
+	edit.typed("\x15\x7f wide rows break at the edge") // Ctrl-U, backspace
+	view.seeRows("first", "second  tab wide rows break at the edge")
+	view.resize(20, 8)
+	view.seeRows("first", "second  tab wide", "rows break at the", "edge")
+	edit.resize(30, 10)
+	edit.seeRows("first", "second  tab wide rows break at", "the edge")
+	edit.typed(quit)
+	edit.ends(0)
+	view.typed(quit)
+	view.ends(0)
+	nothingLeft(t)
+}
+
+// How long a keystroke takes to another terminal's screen.
+func BenchmarkKeystrokeToViewer(b *testing.B) {
+	dir := b.TempDir() + "/store"
+	edit := openTerminal(b, dir, "edit", "notes")
+	edit.see("edit notes")
+	view := openTerminal(b, dir, "view", "notes")
+	view.see("showing")
+	edit.see("1 viewer")
+	var all []time.Duration
+	for i := 0; b.Loop(); i++ {
+		key := string(rune('a' + i%26))
+		start := time.Now()
+		edit.typed(key)
+		for !strings.HasPrefix(view.rows()[0], key) {
+			<-view.changed
+		}
+		all = append(all, time.Since(start))
+		edit.typed("\x15") // Ctrl-U
+		for view.rows()[0] != "" {
+			<-view.changed
+		}
+	}
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "µs/median")
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "µs/p99")
+	edit.typed(quit)
+	view.typed(quit)
+}
