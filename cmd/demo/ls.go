@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os/user"
@@ -48,13 +49,25 @@ those of the process's own container, if it runs in one.
   id           16 hex digits; differs from those of others under the same key`
 
 func newLs() *cobra.Command {
-	var asJSON bool
+	var (
+		asJSON, watch bool
+		every         = time.Second
+	)
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the segments there are",
 		Long:  lsHelp,
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				if asJSON {
+					return usageError{errors.New("--watch prints tables; for JSON run it again and again"), cmd.CommandPath()}
+				}
+				if err := checkEvery(cmd, every); err != nil {
+					return err
+				}
+				return watchTable(cmd.Context(), cmd.OutOrStdout(), every)
+			}
 			infos, err := shm.List(storeOptions()...)
 			if err != nil {
 				return err
@@ -65,7 +78,10 @@ func newLs() *cobra.Command {
 			return printTable(cmd.OutOrStdout(), infos)
 		},
 	}
+	cmd.Flags().SortFlags = false
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print the table again whenever it has changed, until Ctrl-C")
+	cmd.Flags().DurationVar(&every, "every", every, "how often --watch looks, at least `TIME` 100ms")
 	return cmd
 }
 
