@@ -58,7 +58,7 @@ func newRoot() *cobra.Command {
 		"the `DIR` that the segments stand in (default $QSHM_DIR, else /dev/shm/qshm-UID, else the temp directory)")
 	root.PersistentFlags().SortFlags = false
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err, cmd.CommandPath()} })
-	root.AddCommand(newTour(), newTourPeer(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newRm())
+	root.AddCommand(newTour(), newTourPeer(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newBench(), newBenchPeer(), newRm())
 	root.SetHelpCommand(&cobra.Command{
 		Use:   "help [COMMAND]",
 		Short: "Say more about a command",
