@@ -45,10 +45,11 @@ Keys:
 func newEdit() *cobra.Command {
 	size := units.Size(64 << 10)
 	cmd := &cobra.Command{
-		Use:   "edit KEY",
-		Short: "Edit a shared text, on the whole screen",
-		Long:  editHelp,
-		Args:  oneKey,
+		Use:               "edit KEY",
+		Short:             "Edit a shared text, on the whole screen",
+		Long:              editHelp,
+		ValidArgsFunction: completeKey,
+		Args:              oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if size < doc.MinSize || size > math.MaxInt {
 				return usageError{fmt.Errorf("--size %d: want at least %d", size, doc.MinSize), cmd.CommandPath()}
@@ -68,10 +69,11 @@ func newEdit() *cobra.Command {
 
 func newView() *cobra.Command {
 	return &cobra.Command{
-		Use:   "view KEY",
-		Short: "Show a shared text as it is typed",
-		Long:  viewHelp,
-		Args:  oneKey,
+		Use:               "view KEY",
+		Short:             "Show a shared text as it is typed",
+		Long:              viewHelp,
+		ValidArgsFunction: completeKey,
+		Args:              oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onScreen(cmd, "use `demo read KEY --follow` in scripts", func(ctx context.Context) error {
 				seg, err := shm.Attach(args[0], storeOptions()...)

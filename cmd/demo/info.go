@@ -21,10 +21,11 @@ object of the shape that "demo ls --help" describes.`
 func newInfo() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "info KEY",
-		Short: "Say all there is to know about a segment",
-		Long:  infoHelp,
-		Args:  oneKey,
+		Use:               "info KEY",
+		Short:             "Say all there is to know about a segment",
+		Long:              infoHelp,
+		ValidArgsFunction: completeKey,
+		Args:              oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := shm.Stat(args[0], storeOptions()...)
 			if err != nil {

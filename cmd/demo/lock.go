@@ -37,6 +37,7 @@ func newLock() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Run a command while holding a segment's lock",
 		Long:                  lockHelp,
+		ValidArgsFunction:     completeKeyAndCommand,
 		Args:                  keyAndCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bounded := cmd.Flags().Changed("timeout")

@@ -59,10 +59,11 @@ func newRead() *cobra.Command {
 		follow, asHex, tx bool
 	)
 	cmd := &cobra.Command{
-		Use:   "read KEY",
-		Short: "Print the bytes of a segment",
-		Long:  readHelp,
-		Args:  oneKey,
+		Use:               "read KEY",
+		Short:             "Print the bytes of a segment",
+		Long:              readHelp,
+		ValidArgsFunction: completeKey,
+		Args:              oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if asHex && tx {
 				return usageError{errors.New("--hex and --text exclude each other"), cmd.CommandPath()}
@@ -230,10 +231,11 @@ func newWrite() *cobra.Command {
 		asHex, hold bool
 	)
 	cmd := &cobra.Command{
-		Use:   "write KEY",
-		Short: "Write standard input into a segment",
-		Long:  writeHelp,
-		Args:  oneKey,
+		Use:               "write KEY",
+		Short:             "Write standard input into a segment",
+		Long:              writeHelp,
+		ValidArgsFunction: completeKey,
+		Args:              oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("create") && (create < 1 || create > math.MaxInt) {
 				return usageError{fmt.Errorf("--create %d: a segment has at least one byte", create), cmd.CommandPath()}

@@ -21,9 +21,10 @@ whoever creates or attaches next clears away what is in the way.`
 func newRm() *cobra.Command {
 	var dead bool
 	cmd := &cobra.Command{
-		Use:   "rm KEY...",
-		Short: "Remove segments",
-		Long:  rmHelp,
+		Use:               "rm KEY...",
+		Short:             "Remove segments",
+		Long:              rmHelp,
+		ValidArgsFunction: completeKeys,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case dead && len(args) > 0:

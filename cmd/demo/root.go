@@ -72,6 +72,7 @@ func newRoot() *cobra.Command {
 		},
 	})
 	root.SuggestionsMinimumDistance = 2
+	root.RegisterFlagCompletionFunc("key", completeKeys)
 	root.SetUsageTemplate(usageTemplate)
 	root.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
