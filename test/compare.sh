@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Compares the benchmarks of the working tree with those of a commit (HEAD~ by
+# default), in interleaved runs, by benchstat:
+#
+#	test/compare.sh [-b PATTERN] [-n RUNS] [COMMIT]
+set -euo pipefail
+pattern=. runs=6
+while getopts b:n: option; do
+	case $option in
+	b) pattern=$OPTARG ;;
+	n) runs=$OPTARG ;;
+	*) exit 2 ;;
+	esac
+done
+shift $((OPTIND - 1))
+commit=${1:-HEAD~}
+
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'git worktree remove --force "$work/then" 2>/dev/null || true; rm -rf "$work"' EXIT
+git worktree add --quiet --detach "$work/then" "$commit"
+(cd "$work/then" && go test -c -o "$work/then.test" ./test)
+go test -c -o "$work/now.test" ./test
+for run in $(seq "$runs"); do
+	for side in then now; do
+		printf '\rround %d of %d: %s ' "$run" "$runs" "$side" >&2
+		(cd test && "$work/$side.test" -test.run '^$' -test.bench "$pattern" -test.benchtime 0.2s) >>"$work/$side.txt"
+	done
+done
+printf '\r%40s\r' '' >&2
+(cd "$work" && go run golang.org/x/perf/cmd/benchstat@latest then.txt now.txt)

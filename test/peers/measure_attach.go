@@ -1,0 +1,25 @@
+//go:build linux
+
+package main
+
+// attachGroup: attach and detach a segment that some process has, or that this process has as well.
+func attachGroup(all []*peer, pl plan, have bool) *group {
+	g := &group{ID: "attach-not", Title: "Attach and detach, in a process that does not have the segment"}
+	has := 0
+	if have {
+		g.ID, g.Title, has = "attach-have", "Attach and detach, in a process that has the segment already", 1
+	}
+	g.Columns = []column{{Key: "op", Title: "time", format: duration}}
+	return withPeers(all, "attach", g, func(p *peer, key string) (map[string]float64, error) {
+		return benched(
+			job{peer: p, op: "hold", args: []string{option("key", key)}, aux: true},
+			job{peer: p, op: "attach", args: []string{option("key", key), option("ms", pl.bench), option("have", has)}})
+	})
+}
+
+func createGroup(all []*peer, pl plan) *group {
+	g := &group{ID: "create", Title: "Create and destroy, 4 KiB", Columns: []column{{Key: "op", Title: "time", format: duration}}}
+	return withPeers(all, "create", g, func(p *peer, key string) (map[string]float64, error) {
+		return benched(job{peer: p, op: "create", args: []string{option("key", key), option("ms", pl.bench)}})
+	})
+}

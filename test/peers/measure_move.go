@@ -1,0 +1,84 @@
+//go:build linux
+
+package main
+
+import "fmt"
+
+// moveGroup: payloads of a size go from one process to another, one after the other; the sender has each in memory
+// of its own, the receiver ends with it where it can read it. Shared memory gets it there with one copy; the rows
+// "and copied out" have the receiver make a private copy too, as a stream always does.
+//
+// The time of each is the mean. Large ones are compared with a copy within one process, which is timed by the median of
+// its batches, so theirs is that of laps through the slots: a moment without a processor does not count in either. (Of
+// small ones many arrive in a burst, and such a median would tell the best case only.)
+func moveGroup(all []*peer, pl plan, size int) *group {
+	// As many slots as fit in what a pipe holds, but always two: one is filled while the other is read.
+	slots := min(max(64*kib/size, 2), 64)
+	g := &group{ID: "move-" + sizeName(size), Title: "Move " + sizeTitle(size) + " from one process to another", Columns: []column{
+		{Key: "op", Title: "time each", format: duration},
+		{Key: "mean", Title: "mean", format: duration},
+		{Key: "speed", Title: "GB/s", More: true, format: plain},
+	}}
+	result := func(ns float64) map[string]float64 {
+		return map[string]float64{"op": ns, "speed": float64(size) / ns}
+	}
+	args := []string{option("size", size), option("slots", slots), option("warm", slots), option("n", pl.payloads[size])}
+	run := func(extra ...string) func(p *peer, key string) (map[string]float64, error) {
+		return func(p *peer, key string) (map[string]float64, error) {
+			args := append(append([]string{option("key", key)}, args...), extra...)
+			f, err := together(
+				job{peer: p, op: "move", args: append([]string{"create=1"}, args...)},
+				job{peer: p, op: "move", args: args})
+			if err != nil {
+				return nil, err
+			}
+			mean := float64(f[1].End-f[0].Begin) / float64(f[1].N)
+			v := result(mean)
+			if slots == 2 {
+				v = result(f[1].Op)
+			}
+			v["mean"] = mean
+			return v, nil
+		}
+	}
+	within := func(p *peer, _ string) (map[string]float64, error) {
+		f, err := together(job{peer: p, op: "memcpy", args: append([]string{option("ms", pl.bench)}, args...)})
+		if err != nil {
+			return nil, err
+		}
+		return result(f[0].Op), nil
+	}
+	withPeers(all, "memcpy", g, within)
+	for _, r := range g.Rows {
+		r.yardstick = true
+	}
+	withPeers(all, "move", g, run())
+	for _, p := range all {
+		if p.id == "qshm" || p.id == "futex" {
+			out := *p
+			out.id, out.name = p.id+"-out", p.name+", and copied out"
+			withPeers([]*peer{&out}, "move", g, run("copy=1"))
+		}
+	}
+	return g
+}
+
+func sizeTitle(n int) string {
+	switch {
+	case n >= mib:
+		return fmt.Sprintf("%d MiB", n/mib)
+	case n >= kib:
+		return fmt.Sprintf("%d KiB", n/kib)
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+func sizeName(n int) string {
+	switch {
+	case n >= mib:
+		return fmt.Sprintf("%dM", n/mib)
+	case n >= kib:
+		return fmt.Sprintf("%dK", n/kib)
+	}
+	return fmt.Sprintf("%d", n)
+}

@@ -1,0 +1,163 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// The sources travel inside the program, so that it does not matter where it is run.
+//
+//go:embed src
+var sources embed.FS
+
+// peer is something that is measured: how to run it, and what it can do.
+type peer struct {
+	id, name, version string
+	command           []string // the operation and its arguments follow
+	env               []string
+	ops               []string
+}
+
+// cmd is the command line of one operation.
+func (p *peer) cmd(op string, args ...string) *exec.Cmd {
+	c := exec.Command(p.command[0], slices.Concat(p.command[1:], []string{op}, args)...)
+	c.Env = append(os.Environ(), p.env...)
+	return c
+}
+
+func (p *peer) can(op string) bool { return slices.Contains(p.ops, op) }
+
+// program is a source file that has to be built, or at least interpreted, before it is a peer.
+type program struct {
+	id, source string
+	build      func(out, src, tmp string) ([]string, error) // the compiler's command line; nil: nothing to build
+	run        func(out, src string) []string
+}
+
+func compiled(out, _ string) []string { return []string{out} }
+
+var programs = []program{
+	{"futex", "futex.c", func(out, src, _ string) ([]string, error) {
+		return []string{"cc", "-O2", "-o", out, src, "-lrt"}, nil
+	}, compiled},
+	{"glibc", "glibc.c", func(out, src, _ string) ([]string, error) {
+		return []string{"cc", "-O2", "-o", out, src, "-pthread", "-lrt"}, nil
+	}, compiled},
+	{"boost", "boost.cpp", func(out, src, tmp string) ([]string, error) {
+		// Boost keeps the files of its robust mutex in a directory of its own and leaves them there.
+		own := fmt.Sprintf("-DBOOST_INTERPROCESS_SHARED_DIR_PATH=%q", tmp)
+		return []string{"c++", "-O2", own, "-o", out, src, "-pthread", "-lrt"}, nil
+	}, compiled},
+	{"qt", "qt.cpp", func(out, src, _ string) ([]string, error) {
+		flags, err := exec.Command("pkg-config", "--cflags", "--libs", "Qt6Core").Output()
+		if err != nil {
+			return nil, fmt.Errorf("pkg-config knows no Qt6Core: %w", err)
+		}
+		return append([]string{"c++", "-std=c++17", "-O2", "-fPIC", "-o", out, src}, strings.Fields(string(flags))...), nil
+	}, compiled},
+	{"python", "python_shm.py", nil, func(_, src string) []string { return []string{"python3", src} }},
+}
+
+// findPeers builds what can be built. What is left out comes with the reason.
+func findPeers(tmp, store string) (found []*peer, skipped []string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, g := range goPeers {
+		p := &peer{id: g.variant, name: g.name, version: g.version, command: []string{self, g.variant}}
+		p.env = []string{workerEnv + "=1", "QSHM_DIR=" + store}
+		for op := range g.ops {
+			p.ops = append(p.ops, op)
+		}
+		found = append(found, p)
+	}
+	src, err := fs.Sub(sources, "src")
+	if err != nil {
+		return nil, nil, err
+	}
+	dir := filepath.Join(tmp, "src")
+	if err := os.CopyFS(dir, src); err != nil {
+		return nil, nil, err
+	}
+	// Compilers take longer than much of what is measured: they run side by side, before anything is.
+	type made struct {
+		peers   []*peer
+		skipped []string
+	}
+	all := make([]made, len(programs))
+	var building sync.WaitGroup
+	for i, g := range programs {
+		building.Go(func() {
+			peers, left, err := g.make(tmp, dir)
+			if err != nil {
+				left = append(left, fmt.Sprintf("%s: %v", g.id, err))
+			}
+			all[i] = made{peers, left}
+		})
+	}
+	building.Wait()
+	for _, m := range all {
+		found, skipped = append(found, m.peers...), append(skipped, m.skipped...)
+	}
+	return found, skipped, nil
+}
+
+// make builds the program and asks it what it is: one peer for each variant.
+func (g program) make(tmp, dir string) (found []*peer, skipped []string, err error) {
+	src, out := filepath.Join(dir, g.source), filepath.Join(tmp, g.id)
+	if g.build != nil {
+		command, err := g.build(out, src, tmp)
+		if err != nil {
+			return nil, nil, err
+		}
+		if said, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w: %s", command[0], err, firstError(said))
+		}
+	}
+	run := g.run(out, src)
+	said, err := exec.Command(run[0], append(run[1:], "info")...).Output()
+	if err != nil {
+		return nil, nil, err
+	}
+	for line := range bytes.Lines(said) {
+		var info struct {
+			Variant, Name, Version, Skip string
+			Ops                          []string
+		}
+		if err := json.Unmarshal(line, &info); err != nil {
+			return nil, nil, err
+		}
+		if info.Skip != "" {
+			skipped = append(skipped, info.Name+": "+info.Skip)
+			continue
+		}
+		found = append(found, &peer{
+			id: info.Variant, name: info.Name, version: info.Version, ops: info.Ops,
+			command: append(slices.Clone(run), info.Variant),
+			env:     []string{"TMPDIR=" + tmp}, // Qt has a file there for each key
+		})
+	}
+	return found, skipped, nil
+}
+
+// firstError is the line of a compiler's output that says what is missing.
+func firstError(said []byte) string {
+	for line := range strings.Lines(string(said)) {
+		if strings.Contains(line, "error") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return strings.TrimSpace(string(said))
+}

@@ -1,0 +1,42 @@
+//go:build linux
+
+package main
+
+// plan says how long everything takes, in milliseconds unless it counts something.
+type plan struct {
+	reps      int // rounds of the cheap experiments
+	longReps  int // rounds of those that take seconds
+	bench     int
+	contend1  int
+	contend2  int
+	contend8  int
+	beside    int
+	pings     int
+	polls     int
+	payloads  map[int]int // how many of a size are moved
+	attached  []int
+	keys      []int
+	scaleReps int
+}
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+)
+
+func fullPlan() plan {
+	return plan{
+		reps: 7, longReps: 3, bench: 60, contend1: 200, contend2: 1000, contend8: 2000, beside: 250, pings: 3000, polls: 8,
+		payloads: map[int]int{64: 30000, 4 * kib: 15000, mib: 300, 64 * mib: 6},
+		attached: []int{1, 10, 100, 200}, keys: []int{1, 1000, 10000}, scaleReps: 4,
+	}
+}
+
+// quickPlan looks at the same things for a shorter time; contention is not fair or unfair within milliseconds.
+func quickPlan() plan {
+	return plan{
+		reps: 3, longReps: 1, bench: 20, contend1: 50, contend2: 400, contend8: 600, beside: 100, pings: 800, polls: 1,
+		payloads: map[int]int{64: 8000, 4 * kib: 4000, mib: 60, 64 * mib: 3},
+		attached: []int{1, 10, 100}, keys: []int{1, 1000}, scaleReps: 2,
+	}
+}

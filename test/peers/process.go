@@ -1,0 +1,160 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// figures is a line that a worker prints; which members are set depends on the operation.
+type figures struct {
+	Ready bool    `json:"ready,omitempty"`
+	Error string  `json:"error,omitempty"`
+	N     int64   `json:"n,omitempty"`
+	NS    int64   `json:"ns,omitempty"`
+	CPU   int64   `json:"cpu_ns,omitempty"`
+	Op    float64 `json:"op_ns,omitempty"`  // the median batch's time per operation
+	Total uint64  `json:"total,omitempty"`  // what the contended section counted
+	Alloc float64 `json:"allocs,omitempty"` // heap allocations per operation
+	Begin int64   `json:"begin,omitempty"`
+	End   int64   `json:"end,omitempty"`
+	Max   int64   `json:"max,omitempty"`
+	Hist  *hist   `json:"hist,omitempty"`
+}
+
+// process is a worker as the runner sees it.
+type process struct {
+	peer *peer
+	what string
+	args []string
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Reader
+	err  strings.Builder
+	late *time.Timer
+}
+
+// patience is how long a worker may take for anything at all; one that hangs is ended, and the row says so.
+const patience = 20 * time.Second
+
+// lastOrders is how long it may take to tear down.
+const lastOrders = 3 * time.Second
+
+// start runs a worker and returns as soon as it runs; ready waits until it has set up.
+func start(p *peer, op string, args ...string) (*process, error) {
+	w := &process{peer: p, what: p.name + " " + op, args: args}
+	w.cmd = p.cmd(op, args...)
+	w.cmd.Stderr = &w.err
+	// An interrupt at the terminal is for the runner: a worker that it hit would leave its semaphores behind.
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var err error
+	if w.in, err = w.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := w.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	w.out = bufio.NewReader(out)
+	if err := w.cmd.Start(); err != nil {
+		return nil, err
+	}
+	w.late = time.AfterFunc(patience, func() { _ = w.cmd.Process.Kill() })
+	return w, nil
+}
+
+func (w *process) read() (figures, error) {
+	line, err := w.out.ReadBytes('\n')
+	if err != nil {
+		return figures{}, fmt.Errorf("%s: no answer: %s", w.what, strings.Join(strings.Fields(w.err.String()), " "))
+	}
+	var f figures
+	if err := json.Unmarshal(line, &f); err != nil {
+		return f, fmt.Errorf("%s: %q: %w", w.what, line, err)
+	}
+	if f.Error != "" {
+		return f, errors.New(f.Error)
+	}
+	if f.Hist != nil {
+		f.Hist.max = f.Max
+	}
+	return f, nil
+}
+
+func (w *process) ready() error {
+	_, err := w.read()
+	return err
+}
+
+func (w *process) goAt(t int64) { _, _ = fmt.Fprintln(w.in, t) }
+
+// end lets the worker tear down, and waits for it. One that does not come to an end is ended, and what it held in
+// the system is cleaned up after it.
+func (w *process) end() {
+	w.late.Reset(lastOrders)
+	_ = w.in.Close()
+	_, _ = io.Copy(io.Discard, w.out)
+	_ = w.cmd.Wait()
+	if !w.late.Stop() && w.peer.can("clean") {
+		_ = w.peer.cmd("clean", w.args...).Run()
+	}
+}
+
+// endAll ends the last one first: Qt's locks get lost if the creator goes before the others, or all go at once.
+func endAll(running []*process) {
+	for _, w := range slices.Backward(running) {
+		w.end()
+	}
+}
+
+// job is a worker to be: several of them make an experiment.
+type job struct {
+	peer *peer
+	op   string
+	args []string
+	aux  bool // a keeper: set up, and left alone until the others are done
+}
+
+// together starts the jobs one after another, each when the one before is ready (the first one creates what the
+// others attach to), lets them all begin at the same time, and returns their figures in the same order.
+func together(jobs ...job) ([]figures, error) {
+	var running []*process
+	defer func() { endAll(running) }()
+	for _, j := range jobs {
+		w, err := start(j.peer, j.op, j.args...)
+		if err != nil {
+			return nil, err
+		}
+		running = append(running, w)
+		if err := w.ready(); err != nil {
+			return nil, err
+		}
+	}
+	begin := monotonic() + int64(3*time.Millisecond)
+	for i, w := range running {
+		if !jobs[i].aux {
+			w.goAt(begin)
+		}
+	}
+	all := make([]figures, len(jobs))
+	for i, w := range running {
+		if jobs[i].aux {
+			continue
+		}
+		f, err := w.read()
+		if err != nil {
+			return nil, err
+		}
+		all[i] = f
+	}
+	return all, nil
+}

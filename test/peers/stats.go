@@ -1,0 +1,44 @@
+//go:build linux
+
+package main
+
+import (
+	"math"
+	"slices"
+)
+
+// A repetition that failed is NaN, so that the n-th values of two rows always come from the same round.
+
+func valid(v []float64) []float64 {
+	v = slices.DeleteFunc(slices.Clone(v), math.IsNaN)
+	slices.Sort(v)
+	return v
+}
+
+// quantile of the repetitions, between two of them where it falls between.
+func quantile(v []float64, q float64) float64 {
+	if v = valid(v); len(v) == 0 {
+		return math.NaN()
+	}
+	at := q * float64(len(v)-1)
+	i := int(at)
+	if i+1 >= len(v) {
+		return v[i]
+	}
+	return v[i] + (at-float64(i))*(v[i+1]-v[i])
+}
+
+func median(v []float64) float64 { return quantile(v, 0.5) }
+
+func largest(v []float64) float64 { return quantile(v, 1) }
+
+func smallest(v []float64) float64 { return quantile(v, 0) }
+
+// ratios divides round by round: what disturbs a whole round disturbs both.
+func ratios(a, b []float64) []float64 {
+	var r []float64
+	for i := range min(len(a), len(b)) {
+		r = append(r, a[i]/b[i])
+	}
+	return r
+}

@@ -1,0 +1,229 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The streams: what a program uses that shares no memory. Plain blocking descriptors, not Go's poller, so that each
+// is at its best.
+type stream struct {
+	in, out      int
+	path, second string // to be removed
+}
+
+var (
+	pipePeer = goPeer{"pipe", "pipe", "", streamOps(openPipe)}
+	unixPeer = goPeer{"unix", "Unix socket", "", streamOps(openUnix)}
+	tcpPeer  = goPeer{"tcp", "TCP loopback", "", streamOps(openTCP)}
+)
+
+// streamOps are the operations that a stream alone can do. The connection is made after the runner's go, as the
+// side that creates must be ready before the other one starts.
+func streamOps(open func(path string, create bool) (connect func() (*stream, error), err error)) map[string]func(*worker) error {
+	with := func(body func(*worker, *stream) (figures, error)) func(*worker) error {
+		return func(w *worker) error {
+			connect, err := open(lockPath(w.arg("key")), w.number("create", 0) == 1)
+			if err != nil {
+				return err
+			}
+			return w.measure(func(int64) (figures, error) {
+				s, err := connect()
+				if err != nil {
+					return figures{}, err
+				}
+				defer s.close()
+				return body(w, s)
+			})
+		}
+	}
+	return map[string]func(*worker) error{"ping": with(pingStream), "move": with(moveStream)}
+}
+
+func pingStream(w *worker, s *stream) (figures, error) {
+	first := w.number("create", 0) == 1
+	var h hist
+	var b [8]byte
+	n := w.number("n", 1000)
+	for range n {
+		for _, mine := range []bool{first, !first} {
+			if mine {
+				binary.NativeEndian.PutUint64(b[:], uint64(w.now()))
+				if err := s.write(b[:]); err != nil {
+					return figures{}, err
+				}
+				continue
+			}
+			if err := s.read(b[:]); err != nil {
+				return figures{}, err
+			}
+			h.add(w.now() - int64(binary.NativeEndian.Uint64(b[:])))
+		}
+	}
+	return figures{N: int64(n), Max: h.max, Hist: &h}, nil
+}
+
+func moveStream(w *worker, s *stream) (figures, error) {
+	n, warm, send := w.number("n", 100), w.number("warm", 2), w.number("create", 0) == 1
+	b := make([]byte, w.number("size", 64))
+	for i := range b {
+		b[i] = 1
+	}
+	begin, pace := w.now(), newPace(n, w.number("slots", 2))
+	for i := 1; i <= n+warm; i++ {
+		if i == warm+1 {
+			begin = w.now()
+			pace.start()
+		}
+		if send {
+			binary.NativeEndian.PutUint64(b, uint64(i))
+			if err := s.write(b); err != nil {
+				return figures{}, err
+			}
+			continue
+		}
+		if err := s.read(b); err != nil {
+			return figures{}, err
+		}
+		if got := binary.NativeEndian.Uint64(b); got != uint64(i) {
+			return figures{}, fmt.Errorf("payload %d arrived as %d", i, got)
+		}
+		if i > warm {
+			pace.step()
+		}
+	}
+	return figures{N: int64(n), Begin: begin, End: w.now(), Op: pace.each()}, nil
+}
+
+func (s *stream) write(b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(s.out, b)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		b = b[max(n, 0):]
+	}
+	return nil
+}
+
+func (s *stream) read(b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Read(s.in, b)
+		if n == 0 && err == nil {
+			return io.ErrUnexpectedEOF
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		b = b[max(n, 0):]
+	}
+	return nil
+}
+
+func (s *stream) close() {
+	_ = unix.Close(s.out)
+	if s.in != s.out {
+		_ = unix.Close(s.in)
+	}
+	for _, path := range []string{s.path, s.second} {
+		if path != "" {
+			_ = os.Remove(path)
+		}
+	}
+}
+
+// A pipe between processes that are not parent and child has names: one for each direction.
+func openPipe(path string, create bool) (func() (*stream, error), error) {
+	names := [2]string{path + ".forth", path + ".back"}
+	if create {
+		for _, n := range names {
+			if err := unix.Mkfifo(n, 0o600); err != nil {
+				return nil, err
+			}
+		}
+	}
+	// Opening for both reading and writing never waits for the other side, and done here, before anybody writes,
+	// it keeps what is in the pipe when the writer is done first.
+	forth, err := unix.Open(names[0], unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	back, err := unix.Open(names[1], unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{in: forth, out: back}
+	if create {
+		s = &stream{in: back, out: forth, path: names[0], second: names[1]}
+	}
+	return func() (*stream, error) { return s, nil }, nil
+}
+
+func openUnix(path string, create bool) (func() (*stream, error), error) {
+	path += ".sock"
+	if !create {
+		return func() (*stream, error) { return dial("unix", path) }, nil
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return func() (*stream, error) { return accept(l) }, nil
+}
+
+// openTCP leaves the port in a file, as the system chooses it.
+func openTCP(path string, create bool) (func() (*stream, error), error) {
+	path += ".port"
+	if !create {
+		port, err := os.ReadFile(path)
+		return func() (*stream, error) { return dial("tcp", "127.0.0.1:"+string(port)) }, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return func() (*stream, error) { return accept(l) }, os.WriteFile(path, []byte(port), 0o600)
+}
+
+func accept(l net.Listener) (*stream, error) {
+	defer func() { _ = l.Close() }()
+	c, err := l.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return blocking(c)
+}
+
+func dial(network, address string) (*stream, error) {
+	c, err := net.DialTimeout(network, address, 5*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	return blocking(c)
+}
+
+// blocking takes the descriptor out of Go's poller.
+func blocking(c net.Conn) (*stream, error) {
+	f, err := c.(interface{ File() (*os.File, error) }).File()
+	if err != nil {
+		return nil, err
+	}
+	_ = c.Close()
+	fd, err := unix.Dup(int(f.Fd()))
+	_ = f.Close()
+	if err != nil {
+		return nil, err
+	}
+	return &stream{in: fd, out: fd}, unix.SetNonblock(fd, false)
+}
