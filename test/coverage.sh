@@ -1,0 +1,24 @@
+#!/bin/sh
+# Prints how much of each package is covered, in percent of its statements, by all
+# tests together and across the processes that they start. Processes that are
+# killed take their counts with them.
+#
+#	test/coverage.sh [functions]    # also each function that is not covered entirely
+set -eu
+cd "$(dirname "$0")/.."
+packages=qshm/shm,qshm/shm/single,qshm/lockfile,qshm/keymap
+counts=$(mktemp -d)
+chmod 777 "$counts" # some of the processes are another user's
+trap 'rm -rf "$counts" "$counts.log" "$counts.txt"' EXIT
+
+passed=true
+GOCOVERDIR=$counts go test -count=1 -covermode=atomic -coverpkg="$packages" \
+	./keymap ./lockfile ./shm/... ./test -args -test.gocoverdir="$counts" >"$counts.log" 2>&1 ||
+	{ passed=false && cat "$counts.log"; }
+
+go tool covdata percent -i="$counts"
+if [ "${1-}" = functions ]; then
+	go tool covdata textfmt -i="$counts" -o="$counts.txt"
+	go tool cover -func="$counts.txt" | grep -v '100.0%'
+fi
+$passed
