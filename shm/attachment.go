@@ -3,6 +3,7 @@ package shm
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"qshm/lockfile"
 )
@@ -96,19 +97,14 @@ func (a *attachment) drop() bool {
 // after it has given back. If one dies in between, the segment is garbage.
 func (a *attachment) end(inside bool) error {
 	process.Lock()
-	fault("clear")
-	// Not ours any more, if somebody took our presence for gone: see enterHome.
-	if a.m.slot[a.i].token.CompareAndSwap(a.h.presence.Token(), 0) { // [clear]
-		fault("count down")
-		a.m.head.refs.Add(^uint32(0))
-	}
+	a.clear()
 	last := a.drop()
 	process.Unlock()
 
 	var err error
 	if last {
 		fault("scan")
-		if !inside && !(a.m.head.refs.Load() > 0 && a.m.anyAlive(a.h.dir, 0)) { // [scan]
+		if !inside && !a.m.inUse(a.h.dir) { // [scan]
 			err = a.h.last(a.m)
 		}
 		a.m.close()
@@ -117,6 +113,24 @@ func (a *attachment) end(inside bool) error {
 		err = gone
 	}
 	return err
+}
+
+// clear gives the slot back.
+func (a *attachment) clear() {
+	defer a.m.survive(debug.SetPanicOnFault(true))
+	fault("clear")
+	// Not ours any more, if somebody took our presence for gone: see enterHome.
+	if a.m.slot[a.i].token.CompareAndSwap(a.h.presence.Token(), 0) { // [clear]
+		fault("count down")
+		a.m.head.refs.Add(^uint32(0))
+	}
+}
+
+// inUse reports whether a process that is attached is alive. A count of zero says
+// that without a look at the slots.
+func (m *mapping) inUse(dir string) bool {
+	defer m.survive(debug.SetPanicOnFault(true))
+	return m.head.refs.Load() > 0 && m.anyAlive(dir, 0)
 }
 
 // anyAlive reports whether a process that is attached is alive. It stops at the
@@ -130,6 +144,7 @@ func (m *mapping) anyAlive(dir string, own uint64) bool {
 // and of the dead it has seen, and unless it is to see all, stops at a living
 // one. own is this process's token, if it has one.
 func (m *mapping) reap(dir string, own uint64, all bool) (living, dead int) {
+	defer m.survive(debug.SetPanicOnFault(true))
 	known := own // alive; the attachments of one process often stand together
 	for i := range m.slot {
 		token := m.slot[i].token.Load()

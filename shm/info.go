@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -68,12 +69,14 @@ type Info struct {
 }
 
 // Info describes the segment as Stat does, also one that was removed.
-func (s *Segment) Info() (Info, error) {
+//
+// Errors: ErrDetached, and ErrCorrupt if somebody has truncated the file to nothing.
+func (s *Segment) Info() (info Info, err error) {
 	if !s.enter() {
 		return Info{}, fail("info", s.key, ErrDetached)
 	}
-	defer s.leave()
-	info := describe(s.head, s.m.slot, s.m.shape, s.m.path, s.m.info)
+	defer s.done("info", debug.SetPanicOnFault(true), &err)
+	info = describe(s.head, s.m.slot, s.m.shape, s.m.path, s.m.info)
 	info.Key = s.key
 	if info.Status == StatusLive && !sameFile(s.m.path, s.m.info) {
 		info.Status = StatusRemoved

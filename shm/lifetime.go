@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -312,13 +313,18 @@ func (h *home) last(m *mapping) error {
 // destroy removes a segment that nobody alive is attached to, with the presences
 // of the dead that it refers to.
 func (m *mapping) destroy(dir string, door *lockfile.Door) error {
-	fault("dead")
-	if m.head.state.Load() != stateRemoved { // who removed it died before the file was gone: others may go on
-		m.head.state.Store(stateDead) // [dead]
-	}
+	m.condemn()
 	fault("reap all")
 	m.reap(dir, 0, true)
 	m.close()
 	fault("unlink")
 	return door.Remove() // [unlink]
+}
+
+func (m *mapping) condemn() {
+	defer m.survive(debug.SetPanicOnFault(true))
+	fault("dead")
+	if m.head.state.Load() != stateRemoved { // who removed it died before the file was gone: others may go on
+		m.head.state.Store(stateDead) // [dead]
+	}
 }

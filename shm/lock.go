@@ -225,9 +225,8 @@ func (s *Segment) lockSlow(ctx context.Context, op string) error {
 			return s.gaveUp(op, ctx.Err())
 		}
 	}
-	err := s.await(ctx, start)
-	<-s.m.turn
-	if err != nil {
+	defer func() { <-s.m.turn }()
+	if err := s.await(ctx, start); err != nil {
 		return s.gaveUp(op, err)
 	}
 	s.m.race.acquire()

@@ -45,6 +45,11 @@ func wordsAround(b []byte) (words []atomic.Uint32, begin int) {
 	return unsafe.Slice((*atomic.Uint32)(unsafe.Add(p, -begin)), (begin+len(b)+3)/4), begin
 }
 
+// contains reports whether addr lies in b.
+func contains(b []byte, addr uintptr) bool {
+	return addr-uintptr(unsafe.Pointer(unsafe.SliceData(b))) < uintptr(len(b))
+}
+
 // typedAt returns a T at the beginning of b, and whether it is aligned there.
 func typedAt[T any](b []byte) (*T, bool) {
 	var zero T

@@ -39,8 +39,9 @@ func Dir(path string) Option { return func(o *options) { o.dir = path } }
 func Perm(mode fs.FileMode) Option { return func(o *options) { o.perm = mode.Perm() } }
 
 // Sparse does not allocate the memory at creation: it costs nothing until it is
-// touched. The price: where the store is full by then, touching it kills the
-// process (SIGBUS).
+// touched. The price: where the store is full by then, touching it is a fault.
+// ReadAt, WriteAt, Snapshot, View and Update report ErrNoSpace; any other use of
+// the memory kills the process (SIGBUS).
 func Sparse() Option { return func(o *options) { o.sparse = true } }
 
 // MaxAttachments sets how many attachments a created segment can have at a time,

@@ -2,6 +2,7 @@ package shm
 
 import (
 	"os"
+	"runtime/debug"
 	"sync"
 
 	"qshm/lockfile"
@@ -80,7 +81,7 @@ func (p *place) share(mayAttach bool) (*attachment, error) {
 		return nil, nil
 	}
 	m := h.maps[p.path]
-	if m == nil || m.head.state.Load() != stateLive || !sameFile(p.path, m.info) {
+	if m == nil || !m.live() || !sameFile(p.path, m.info) {
 		return nil, nil
 	}
 	if !mayAttach {
@@ -92,6 +93,11 @@ func (p *place) share(mayAttach bool) (*attachment, error) {
 		return nil, nil // not outside the door
 	}
 	return a, nil
+}
+
+func (m *mapping) live() bool {
+	defer m.survive(debug.SetPanicOnFault(true))
+	return m.head.state.Load() == stateLive
 }
 
 // adopt attaches to m, for a caller inside the door, and makes it what further

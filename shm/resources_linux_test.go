@@ -60,6 +60,29 @@ func TestFullStoreIsAnErrorAtCreate(t *testing.T) {
 }
 
 // The figure that is called free has to be right, for a person to go by it.
+// What was not allocated at creation may not be there when it is needed. That
+// is an error too, and what is there can be used on.
+func TestFullStoreIsAnErrorOnSparseMemory(t *testing.T) {
+	seg := create(t, key, 4<<20, Sparse(), Dir(smallStore(t, 1<<20)))
+	fill := func(data []byte) error {
+		for i := range data {
+			data[i] = 1
+		}
+		return nil
+	}
+	wantError(t, seg.Update(fill), "update", key, ErrNoSpace)
+	_, err := seg.WriteAt(make([]byte, 4<<20), 0)
+	wantError(t, err, "write", key, ErrNoSpace)
+	if _, err := seg.WriteAt([]byte("room"), 0); err != nil {
+		t.Error(err)
+	}
+	buf := make([]byte, 4)
+	if n, _, err := seg.Snapshot(buf); err != nil || string(buf[:n]) != "room" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+	detach(t, seg)
+}
+
 func TestFullStoreSaysHowMuchIsFree(t *testing.T) {
 	dir := smallStore(t, 1<<20)
 	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 1<<19), 0o600); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 )
@@ -129,10 +130,16 @@ func (s *Segment) Detach() error {
 	close(s.gone)
 	if before != callsOne {
 		// Others are at work. Wake those who sleep; the last to leave ends.
-		wake(s.head.lockHalf(), everybody)
-		s.head.alarm()
+		s.m.rouse()
 	}
 	return s.leave()
+}
+
+// rouse wakes all who sleep on the segment.
+func (m *mapping) rouse() {
+	defer m.survive(debug.SetPanicOnFault(true))
+	wake(m.head.lockHalf(), everybody)
+	m.alarm()
 }
 
 // Close is Detach for defer: a second one reports nil.
@@ -172,11 +179,17 @@ func (s *Segment) end() error {
 		return nil
 	}
 	s.unwatchAll()
-	s.unlock(!s.readOnly, false)
+	s.release()
 	if err := s.a.end(false); err != nil {
 		return fail("detach", s.key, err)
 	}
 	return nil
+}
+
+// release unlocks, if this attachment has the lock.
+func (s *Segment) release() {
+	defer s.m.survive(debug.SetPanicOnFault(true))
+	s.unlock(!s.readOnly, false)
 }
 
 // Key returns the key of the segment.
@@ -196,6 +209,13 @@ func (s *Segment) Attached() bool { return !s.detached() }
 // the same time must be read and written while holding the lock, or by atomic
 // operations. Writing to a read-only attachment's data, or using the slice after
 // Detach, faults.
+//
+// So does using data that are gone: if somebody truncates the file, or a Sparse
+// segment finds no room. Nobody who shares memory by this package does either.
+// ReadAt, WriteAt, Snapshot, View and Update report it as an error; who uses the
+// slice in another way can have a panic instead of a crash by
+// debug.SetPanicOnFault. If the file was cut down to nothing, the lock goes with
+// it, and Lock and Version fault too.
 func (s *Segment) Data() []byte {
 	if s.detached() {
 		return nil
@@ -206,7 +226,10 @@ func (s *Segment) Data() []byte {
 // View calls fn with the data while holding the lock. fn must not write: View
 // does not move the version. It returns the error of fn as it is.
 //
-// Errors: ErrDetached.
+// If fn touches data that are not there any more, it ends at that point as by a
+// panic, and View reports ErrCorrupt: see Data.
+//
+// Errors: ErrDetached, ErrCorrupt.
 func (s *Segment) View(fn func(data []byte) error) error {
 	return s.locked("view", false, fn)
 }
@@ -215,7 +238,11 @@ func (s *Segment) View(fn func(data []byte) error) error {
 // on, also if fn fails. It returns the error of fn as it is. If fn panics, the
 // next to take the lock finds it Abandoned.
 //
-// Errors: ErrDetached, ErrReadOnly.
+// If fn touches data that are not there, it ends at that point as by a panic, and
+// Update reports ErrCorrupt, or ErrNoSpace if there is no room for a part of a
+// Sparse segment that was never written before: see Data.
+//
+// Errors: ErrDetached, ErrReadOnly, ErrCorrupt, ErrNoSpace.
 func (s *Segment) Update(fn func(data []byte) error) error {
 	if s.readOnly {
 		return fail("update", s.key, fmt.Errorf("%w; attach without it to write", ErrReadOnly))
@@ -224,72 +251,59 @@ func (s *Segment) Update(fn func(data []byte) error) error {
 }
 
 // locked calls fn inside the lock.
-func (s *Segment) locked(op string, write bool, fn func(data []byte) error) error {
-	if err := s.begin(op); err != nil {
-		return err
+func (s *Segment) locked(op string, write bool, fn func(data []byte) error) (err error) {
+	if !s.enter() {
+		return fail(op, s.key, ErrDetached)
+	}
+	defer s.done(op, debug.SetPanicOnFault(true), &err)
+	if !s.tryFast() {
+		if err := s.lockSlow(context.Background(), op); err != nil {
+			return err
+		}
 	}
 	finished := false
-	defer func() {
-		s.unlock(write, write && !finished)
-		s.leave()
-	}()
-	err := fn(s.data)
+	defer func() { s.unlock(write, write && !finished) }()
+	err = fn(s.data)
 	finished = true
 	return err
 }
 
-// begin counts a call in and takes the lock for it.
-func (s *Segment) begin(op string) error {
-	if !s.enter() {
-		return fail(op, s.key, ErrDetached)
-	}
-	if s.tryFast() {
-		return nil
-	}
-	err := s.lockSlow(context.Background(), op)
-	if err != nil {
-		s.leave()
-	}
-	return err
-}
-
 // WriteAt writes p at off while holding the lock; it implements io.WriterAt.
-// Nothing is written if p does not fit.
+// Nothing is written if p does not fit. If the memory is gone, there is no telling
+// how much of p was written.
 //
-// Errors: ErrSize, ErrDetached, ErrReadOnly.
-func (s *Segment) WriteAt(p []byte, off int64) (int, error) {
+// Errors: ErrSize, ErrDetached, ErrReadOnly, ErrCorrupt and ErrNoSpace as Update.
+func (s *Segment) WriteAt(p []byte, off int64) (n int, err error) {
 	if s.readOnly {
 		return 0, fail("write", s.key, fmt.Errorf("%w; attach without it to write", ErrReadOnly))
 	}
 	if size := len(s.data); off < 0 || off > int64(size) || len(p) > size-int(off) {
 		return 0, fail("write", s.key, fmt.Errorf("%w: %d bytes at offset %d do not fit into %d", ErrSize, len(p), off, size))
 	}
-	if err := s.begin("write"); err != nil {
-		return 0, err
-	}
-	n := copy(s.data[off:], p)
-	s.unlock(true, false)
-	s.leave()
-	return n, nil
+	err = s.locked("write", true, func(data []byte) error {
+		n = copy(data[off:], p)
+		return nil
+	})
+	return n, err
 }
 
 // ReadAt reads from off into p as Snapshot does: what it returns was all there
 // at one moment. It implements io.ReaderAt, and reports io.EOF where p reaches
 // beyond the end.
 //
-// Errors: ErrSize, ErrDetached, ErrAbandoned as Snapshot.
-func (s *Segment) ReadAt(p []byte, off int64) (int, error) {
+// Errors: ErrSize, ErrDetached, ErrAbandoned and ErrCorrupt as Snapshot.
+func (s *Segment) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, fail("read", s.key, fmt.Errorf("%w: offset %d", ErrSize, off))
 	}
 	if !s.enter() {
 		return 0, fail("read", s.key, ErrDetached)
 	}
-	defer s.leave()
+	defer s.done("read", debug.SetPanicOnFault(true), &err)
 	if off >= int64(len(s.data)) {
 		return 0, io.EOF
 	}
-	n, _, err := s.snapshot("read", p, s.data[off:])
+	n, _, err = s.snapshot("read", p, s.data[off:])
 	if err == nil && n < len(p) {
 		err = io.EOF
 	}

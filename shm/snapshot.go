@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 )
 
 // How often a snapshot tries without the lock. A reader that misses so often
@@ -22,14 +23,14 @@ const snapshotTries = 4
 // has the lock copies from Data.
 //
 // Errors: ErrDetached. ErrAbandoned if the last writer died inside the lock: then
-// dst holds what stands there, which may be half-written.
+// dst holds what stands there, which may be half-written. ErrCorrupt if the memory
+// is gone, because somebody has truncated the file.
 func (s *Segment) Snapshot(dst []byte) (n int, version uint32, err error) {
 	if !s.enter() {
 		return 0, 0, fail("snapshot", s.key, ErrDetached)
 	}
-	n, version, err = s.snapshot("snapshot", dst, s.data)
-	s.leave()
-	return n, version, err
+	defer s.done("snapshot", debug.SetPanicOnFault(true), &err)
+	return s.snapshot("snapshot", dst, s.data)
 }
 
 // snapshot copies from src, which is a part of the data.
@@ -62,9 +63,9 @@ func (s *Segment) snapshot(op string, dst, src []byte) (int, uint32, error) {
 			return 0, 0, err
 		}
 	}
+	defer s.unlock(false, false)
 	copyShared(dst[:n], src)
 	w := h.word.Load()
-	s.unlock(false, false)
 	if w&abandonedBit != 0 {
 		return n, version(w), fail(op, s.key, fmt.Errorf("%w; lock the segment, repair the data, and unlock it", ErrAbandoned))
 	}

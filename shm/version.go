@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"runtime"
+	"runtime/debug"
 	"time"
 )
 
@@ -58,21 +59,22 @@ func (h *header) ring() {
 // Waiting makes no noise: the sleeper is woken by the change. It holds an
 // operating-system thread meanwhile.
 //
-// Errors: ErrDetached, and the context's, at once when it ends.
-func (s *Segment) Wait(ctx context.Context, since uint32) (uint32, error) {
+// Errors: ErrDetached, and the context's, at once when it ends; ErrCorrupt if
+// somebody has truncated the file to nothing.
+func (s *Segment) Wait(ctx context.Context, since uint32) (now uint32, err error) {
 	if err := ctx.Err(); err != nil {
 		return since, fail("wait", s.key, err)
 	}
 	if !s.enter() {
 		return since, fail("wait", s.key, ErrDetached)
 	}
-	defer s.leave()
+	defer s.done("wait", debug.SetPanicOnFault(true), &err)
 	if v := version(s.head.word.Load()); v != since {
 		return v, nil
 	}
 	w := s.watch(ctx)
+	defer s.unwatch(w)
 	v, err := s.waitFor(ctx, since)
-	s.unwatch(w)
 	if err != nil {
 		return since, fail("wait", s.key, err)
 	}
@@ -148,7 +150,7 @@ func (s *Segment) contextEnded(done <-chan struct{}) {
 	if w != nil && w.waiting > 0 {
 		// Those who wait are counted in, and cannot leave before they have been at
 		// unwatch. To count this one in too would let it outlive them, and a Detach.
-		s.head.alarm()
+		s.m.alarm()
 	}
 }
 
@@ -164,9 +166,10 @@ func (s *Segment) unwatchAll() {
 
 // alarm wakes all who wait for the version, of whatever process, so that the one
 // whose wait is over notices.
-func (h *header) alarm() {
-	h.bell.Or(bellArmed)
-	h.ring()
+func (m *mapping) alarm() {
+	defer m.survive(debug.SetPanicOnFault(true))
+	m.head.bell.Or(bellArmed)
+	m.head.ring()
 }
 
 // waitFor sleeps until the version has moved.

@@ -1,0 +1,57 @@
+package shm
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+)
+
+// This file is about memory that is gone though it is mapped: somebody has cut
+// the file short, or a sparse one finds no room for a page. To touch it is a
+// fault (SIGBUS), which ends a Go program. While a call of this package is at
+// work with the memory the fault is a panic instead, and the panic an error.
+//
+//	defer s.done("read", debug.SetPanicOnFault(true), &err)
+
+// done counts a call out, and makes *err of a fault.
+func (s *Segment) done(op string, before bool, err *error) {
+	debug.SetPanicOnFault(before)
+	r := recover()
+	if r == nil {
+		s.leave()
+		return
+	}
+	gone := s.m.gone(r)
+	s.leave()
+	if gone == nil {
+		panic(r)
+	}
+	*err = fail(op, s.key, gone)
+}
+
+// survive ends a fault that needs no error: the caller goes on without what it
+// wanted to find in the header.
+func (m *mapping) survive(before bool) {
+	debug.SetPanicOnFault(before)
+	if r := recover(); r != nil && m.gone(r) == nil {
+		panic(r)
+	}
+}
+
+// gone says what has become of the memory, if the panic r is a fault in it.
+func (m *mapping) gone(r any) error {
+	fault, ok := r.(interface{ Addr() uintptr })
+	if !ok {
+		return nil
+	}
+	m.mu.Lock()
+	ours := contains(m.header, fault.Addr()) || contains(m.rw, fault.Addr()) || contains(m.ro, fault.Addr())
+	m.mu.Unlock()
+	if !ours {
+		return nil
+	}
+	if now, err := os.Lstat(m.path); err == nil && os.SameFile(now, m.info) && now.Size() >= int64(m.dataOff)+int64(m.size) {
+		return fmt.Errorf("%w: %s is full, and this segment was created Sparse; make room there", ErrNoSpace, m.path)
+	}
+	return fmt.Errorf("%w any more: somebody has truncated the file; detach, and create it anew", ErrCorrupt)
+}
