@@ -8,9 +8,14 @@ import (
 	"runtime/debug"
 )
 
-// How often a snapshot tries without the lock. A reader that misses so often
-// would go on missing: the writer is faster than it.
-const snapshotTries = 4
+// How often a snapshot tries without the lock; a long copy in vain counts for
+// several. A reader that misses so often would go on missing: the writer is
+// faster than it, or does not run.
+const (
+	snapshotTries = 16
+	longCopy      = 4096
+	longCopyTries = 4
+)
 
 // Snapshot copies the data to dst as they were at one moment, without taking the
 // lock: readers never stop a writer. It returns how many bytes it has copied, the
@@ -43,6 +48,7 @@ func (s *Segment) snapshot(op string, dst, src []byte) (int, uint32, error) {
 	n := min(len(dst), len(src))
 	h := s.head
 	for try := 0; try < snapshotTries; try++ {
+		stepBack(try)
 		w := h.word.Load()
 		if w&abandonedBit != 0 {
 			break
@@ -52,10 +58,9 @@ func (s *Segment) snapshot(op string, dst, src []byte) (int, uint32, error) {
 			if now := h.word.Load(); owner(now) == 0 && version(now) == version(w) {
 				return n, version(w), nil
 			}
-			continue
-		}
-		for spins := 0; spins < maxSpins && owner(h.word.Load()) != 0; spins++ {
-			pause()
+			if n > longCopy {
+				try += longCopyTries - 1
+			}
 		}
 	}
 	if !s.tryFast() {

@@ -21,3 +21,17 @@ func pause() {
 	for i := 0; i < pauseLoops; i++ {
 	}
 }
+
+// stepBack lets a reader that has met a writer stay away from it, the longer the
+// more often: one that keeps looking has the writer fetch its cache lines back
+// each time, and slows it down several times.
+func stepBack(try int) {
+	if try == 0 || maxSpins == 0 {
+		return
+	}
+	for range min(4<<try, maxPauses) {
+		pause()
+	}
+}
+
+const maxPauses = 128
