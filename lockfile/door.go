@@ -75,7 +75,7 @@ func Make(path string, perm fs.FileMode) (*Door, error) {
 func lockAt(path string, flag int, perm fs.FileMode, acquire func(*flock.Flock) error) (*Door, error) {
 	lock := flock.New(path, flock.SetFlag(flag), flock.SetPermissions(perm))
 	if err := acquire(lock); err != nil {
-		if info, look := os.Lstat(path); look == nil && !info.Mode().IsRegular() && flag&os.O_EXCL == 0 {
+		if flag&os.O_EXCL == 0 && !errors.Is(err, fs.ErrNotExist) && !regular(path) {
 			err = fmt.Errorf("%w: %w", ErrNotRegular, err) // systems differ in what they say of it
 		}
 		return nil, pathError("lock", path, err)
@@ -91,6 +91,11 @@ func lockAt(path string, flag int, perm fs.FileMode, acquire func(*flock.Flock) 
 	}
 	lock.Unlock()
 	return nil, err
+}
+
+func regular(path string) bool {
+	info, err := os.Lstat(path)
+	return err != nil || info.Mode().IsRegular()
 }
 
 // ErrNotRegular: a directory, a symbolic link or the like stands at the path.

@@ -207,7 +207,7 @@ func TestSegmentThatMayNotBeOpened(t *testing.T) {
 func foreign(t *testing.T) map[string][]byte {
 	valid := func(change func(*header)) []byte {
 		s := must(newShape(100, 0))(t)
-		page := s.firstPage(key)
+		page := s.fresh(key)
 		b := make([]byte, s.dataOff+s.size)
 		copy(b, page)
 		headerAt(b).state.Store(stateLive)
@@ -273,7 +273,7 @@ func TestFileThatIsNoSegment(t *testing.T) {
 func TestHeaderLargerThanAnyIsCorrupt(t *testing.T) {
 	dir := dirAt(t, "/dev/shm")
 	s := must(newShape(100, 0))(t)
-	page := s.firstPage(key)
+	page := s.fresh(key)
 	h := headerAt(page)
 	h.state.Store(stateLive)
 	h.dataOff = math.MaxUint32 &^ 0xffff

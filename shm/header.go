@@ -138,9 +138,9 @@ func readShape(h *header, key string, fileSize int64) (shape, error) {
 	return shape{int(h.dataOff), int(h.slots), int(h.size), h.id}, nil
 }
 
-// firstPage returns the bytes that a creator writes first.
-func (s shape) firstPage(key string) []byte {
-	page, h := headerBuffer(minHeader)
+// fresh returns the header that a creator writes; what follows are zeros.
+func (s shape) fresh(key string) []byte {
+	b, h := headerBuffer(slotsOff)
 	h.magic = magic
 	h.order = byteOrder
 	h.format = formatVersion
@@ -154,7 +154,7 @@ func (s shape) firstPage(key string) []byte {
 	h.hash = keymap.Hash(key)
 	h.keyLen = uint32(min(uint64(len(key)), math.MaxUint32))
 	copy(h.key[:], key)
-	return page
+	return b
 }
 
 // storedKey returns as much of the key as the header holds.

@@ -27,11 +27,11 @@ func ours(content []byte) bool {
 func FuzzHeader(f *testing.F) {
 	add := func(change func(h *header)) {
 		s := must(newShape(100, 0))(f)
-		page := s.firstPage(key)
+		page := s.fresh(key)
 		h := headerAt(page)
 		h.state.Store(stateLive)
 		change(h)
-		f.Add(page[:slotsOff+2*slotSize], int64(s.dataOff+s.size))
+		f.Add(append(page, make([]byte, 2*slotSize)...), int64(s.dataOff+s.size))
 	}
 	add(func(*header) {})
 	for state := range uint32(5) {

@@ -63,6 +63,11 @@ func (p *place) open(size int, mayCreate, mayAttach bool) (seg *Segment, created
 		}
 		// Removed by now: make another.
 	}
+	if mayCreate && !mayAttach { // most often there is nothing
+		if seg, err := p.create(want); !errors.Is(err, fs.ErrExist) {
+			return seg, err == nil, err
+		}
+	}
 	for {
 		door, err := lockfile.Enter(p.ctx, p.path)
 		switch {
@@ -222,7 +227,7 @@ func (p *place) build(want shape, door *lockfile.Door) (m *mapping, err error) {
 		return nil, err
 	}
 	fault("write")
-	if _, err := file.WriteAt(want.firstPage(p.key)[1:], 1); err != nil { // [write]
+	if _, err := file.WriteAt(want.fresh(p.key)[1:], 1); err != nil { // [write]
 		return nil, noSpace(err, p.dir, int64(want.dataOff)+int64(want.size))
 	}
 	if err := p.allocate(file, int64(want.dataOff)+int64(want.size)); err != nil { // [allocate]
@@ -282,10 +287,11 @@ const doorPatience = time.Second
 // meanwhile.
 func (h *home) last(m *mapping) error {
 	fault("enter to look again")
-	ctx, cancel := context.WithTimeout(context.Background(), doorPatience)
-	defer cancel()
-	for {
-		door, err := lockfile.Enter(ctx, m.path)
+	for start := time.Now(); ; {
+		door, err := lockfile.TryEnter(m.path)
+		if errors.Is(err, lockfile.ErrInside) {
+			door, err = enterBy(start.Add(doorPatience), m.path)
+		}
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			return nil
@@ -308,6 +314,12 @@ func (h *home) last(m *mapping) error {
 			return err
 		}
 	}
+}
+
+func enterBy(deadline time.Time, path string) (*lockfile.Door, error) {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	return lockfile.Enter(ctx, path)
 }
 
 // destroy removes a segment that nobody alive is attached to, with the presences

@@ -180,7 +180,7 @@ func garbage(t *testing.T) map[string][]byte {
 	s := must(newShape(100, 0))(t)
 	crashed := func(state uint32, token uint64) []byte {
 		b := make([]byte, s.dataOff+s.size)
-		copy(b, s.firstPage(key))
+		copy(b, s.fresh(key))
 		headerAt(b).state.Store(state)
 		if token != 0 {
 			headerAt(b).refs.Store(1)

@@ -20,7 +20,7 @@ func leaveMaking(t *testing.T, key string) (path string) {
 		t.Fatal(err)
 	}
 	path = filepath.Join(dir, keymap.Name(key))
-	page := s.firstPage(key)
+	page := s.fresh(key)
 	page[0] = 0 // the byte that doors lock is not written
 	if err := os.WriteFile(path, page, 0o600); err != nil {
 		t.Fatal(err)
