@@ -31,3 +31,6 @@ func sleep(word *uint32, value uint32, d time.Duration) (timedOut bool) {
 func wake(word *uint32, n int) {
 	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWake, uintptr(n), 0, 0, 0)
 }
+
+// yield lets another process have the processor, if one wants it.
+func yield() { unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -12,9 +12,9 @@ import (
 // several. A reader that misses so often would go on missing: the writer is
 // faster than it, or does not run.
 const (
-	snapshotTries = 16
+	snapshotTries = 32
 	longCopy      = 4096
-	longCopyTries = 4
+	longCopyTries = 8
 )
 
 // Snapshot copies the data to dst as they were at one moment, without taking the

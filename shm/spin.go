@@ -24,14 +24,22 @@ func pause() {
 
 // stepBack lets a reader that has met a writer stay away from it, the longer the
 // more often: one that keeps looking has the writer fetch its cache lines back
-// each time, and slows it down several times.
+// each time, and slows it down several times. A writer that does not get done in
+// that time wants a processor, perhaps this one.
 func stepBack(try int) {
-	if try == 0 || maxSpins == 0 {
-		return
-	}
-	for range min(4<<try, maxPauses) {
-		pause()
+	switch {
+	case try == 0:
+	case try < triesAwake && maxSpins > 0:
+		for range min(4<<try, maxPauses) {
+			pause()
+		}
+	default:
+		runtime.Gosched()
+		yield()
 	}
 }
 
-const maxPauses = 128
+const (
+	triesAwake = 8
+	maxPauses  = 256
+)
