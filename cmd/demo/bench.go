@@ -47,10 +47,11 @@ func newBench() *cobra.Command {
 		each   time.Duration
 	)
 	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure this machine, beside flock, a pipe and a socket",
-		Long:  benchHelp,
-		Args:  noArgs,
+		Use:               "bench",
+		Short:             "Measure this machine, beside flock, a pipe and a socket",
+		Long:              benchHelp,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if each < time.Millisecond || each > time.Hour {
 				return usageError{fmt.Errorf("--each %v: want 1ms to 1h", each), cmd.CommandPath()}

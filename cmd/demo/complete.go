@@ -45,3 +45,12 @@ func completeKeyAndCommand(cmd *cobra.Command, args []string, typed string) ([]c
 	}
 	return completeKeys(cmd, args, typed)
 }
+
+// completeCommand completes after -- what the shell does; the key before it is
+// of no segment.
+func completeCommand(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}

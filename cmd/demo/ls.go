@@ -54,10 +54,11 @@ func newLs() *cobra.Command {
 		every         = time.Second
 	)
 	cmd := &cobra.Command{
-		Use:   "ls",
-		Short: "List the segments there are",
-		Long:  lsHelp,
-		Args:  noArgs,
+		Use:               "ls",
+		Short:             "List the segments there are",
+		Long:              lsHelp,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if watch {
 				if asJSON {

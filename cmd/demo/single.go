@@ -44,6 +44,7 @@ func newSingle() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Run a command unless it is running already",
 		Long:                  singleHelp,
+		ValidArgsFunction:     completeCommand,
 		Args:                  keyAndCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, command := args[0], args[1:]

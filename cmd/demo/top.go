@@ -33,10 +33,11 @@ Keys:
 func newTop() *cobra.Command {
 	every := time.Second
 	cmd := &cobra.Command{
-		Use:   "top",
-		Short: "Show the segments, live, on the whole screen",
-		Long:  topHelp,
-		Args:  noArgs,
+		Use:               "top",
+		Short:             "Show the segments, live, on the whole screen",
+		Long:              topHelp,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkEvery(cmd, every); err != nil {
 				return err

@@ -33,10 +33,11 @@ const tourKey = "demo tour"
 func newTour() *cobra.Command {
 	var pace time.Duration
 	cmd := &cobra.Command{
-		Use:   "tour",
-		Short: "Walk through create, attach, lock, crash and clean-up in two seconds",
-		Long:  tourHelp,
-		Args:  noArgs,
+		Use:               "tour",
+		Short:             "Walk through create, attach, lock, crash and clean-up in two seconds",
+		Long:              tourHelp,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir := store
 			if dir == "" {
