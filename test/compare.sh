@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Compares the benchmarks of the working tree with those of a commit (HEAD~ by
-# default), in interleaved runs, by benchstat:
+# Compares the benchmarks of the working tree with those of a commit, in
+# interleaved runs, by benchstat. Without one, it is the last that differs: HEAD
+# if something is not committed, and else HEAD~.
 #
 #	test/compare.sh [-b PATTERN] [-n RUNS] [COMMIT]
 set -euo pipefail
@@ -13,9 +14,10 @@ while getopts b:n: option; do
 	esac
 done
 shift $((OPTIND - 1))
-commit=${1:-HEAD~}
 
 cd "$(dirname "$0")/.."
+commit=${1:-HEAD}
+[ $# -gt 0 ] || [ -n "$(git status --porcelain)" ] || commit=HEAD~
 work=$(mktemp -d)
 trap 'git worktree remove --force "$work/then" 2>/dev/null || true; rm -rf "$work"' EXIT
 git worktree add --quiet --detach "$work/then" "$commit"
