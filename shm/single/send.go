@@ -80,8 +80,12 @@ func (a *assembly) add(box *mailbox, piece []byte) (message []byte, complete boo
 
 var errReplaced = errors.New("the instance was replaced")
 
+// maxSenders can wait for their turn at a time. Each is an attachment.
+const maxSenders = 4096
+
 // Send hands message, of any length, to the running instance, and returns when
-// that has taken it. It waits for the others who send, each its turn.
+// that has taken it. It waits for the others who send, each its turn; more than
+// 4096 at a time are refused with shm.ErrNoSpace.
 //
 // Errors: ErrNotRunning if no instance is alive, or if it ends first; the
 // context's. After an error the message was not taken, with one exception: an
@@ -103,7 +107,7 @@ func Send(ctx context.Context, key string, message []byte, opts ...shm.Option) e
 }
 
 func send(ctx context.Context, key string, message []byte, opts []shm.Option) error {
-	turn, _, err := shm.Open(turnKey(key), 1, opts...)
+	turn, _, err := shm.Open(turnKey(key), 1, append(opts[:len(opts):len(opts)], shm.MaxAttachments(maxSenders))...)
 	if err != nil {
 		return err
 	}

@@ -131,3 +131,38 @@ func TestCloseTellsThoseWhoSend(t *testing.T) {
 		t.Fatalf("Send: %v, want ErrNotRunning", err)
 	}
 }
+
+func TestHundredsWaitForTheirTurn(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	app, err := single.Acquire("app", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close()
+	const senders = 500
+	sent := make(chan error, senders)
+	for range senders {
+		go func() { sent <- single.Send(context.Background(), "app", []byte("hello"), dir) }()
+	}
+	for { // until all wait, or one has been refused
+		info, err := shm.Stat("single-turn:app", dir)
+		if err == nil && info.Attached == senders || len(sent) > 0 {
+			break
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var failed error
+	go func() {
+		for range senders {
+			failed = errors.Join(failed, <-sent)
+		}
+		cancel()
+	}()
+	got := 0
+	for range app.Messages(ctx) {
+		got++
+	}
+	if got != senders || failed != nil {
+		t.Errorf("%d of %d arrived: %v", got, senders, failed)
+	}
+}
