@@ -1,0 +1,82 @@
+package test
+
+import (
+	"context"
+	"flag"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"qshm/shm"
+)
+
+var moveClock = flag.Bool("clock", false, "let TestClockIsMoved set the system's clock, for some milliseconds")
+
+// Nothing that waits goes by the clock on the wall, and nothing that is left over
+// is told by its age: somebody sets the clock while all are at work.
+func TestClockIsMoved(t *testing.T) {
+	if !*moveClock {
+		t.Skip("sets the clock of the whole machine: only with -args -clock")
+	}
+	for _, by := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			st := newStore(t)
+			a, b, c, dead := st.start(), st.start(), st.start(), st.start()
+			mine, theirs, listener := a.create("k", 64), b.attach("k"), c.attach("k")
+			dead.create("left", 64)
+			mine.lock()
+			inTime := theirs.begin(request{Op: "lockcontext", Timeout: 100 * time.Millisecond})
+			inVain := listener.begin(request{Op: "wait", Version: listener.version(), Timeout: 100 * time.Millisecond})
+			st.awaitWaiter("k")
+			setClock(t, by)
+
+			_, err := inTime.outcome()
+			wantError(t, err, context.DeadlineExceeded)
+			_, err = inVain.outcome()
+			wantError(t, err, context.DeadlineExceeded)
+			waiting := theirs.goLock()
+			st.awaitWaiter("k")
+			a.kill()
+			waiting.must()
+			if !theirs.abandoned() {
+				t.Error("the lock was not abandoned")
+			}
+			theirs.unlock()
+			dead.kill()
+			left := b.create("left", 128)
+			if size := left.size(); size != 128 {
+				t.Errorf("%d bytes: the dead one's", size)
+			}
+			for _, s := range []*attachment{left, theirs, listener} {
+				s.detach()
+			}
+			if _, err := shm.Stat("k", shm.Dir(st.dir)); err == nil {
+				t.Error("still there")
+			}
+			b.sweep()
+			st.wantFiles()
+		})
+	}
+}
+
+// setClock moves the clock, until the test has ended.
+func setClock(t *testing.T, by time.Duration) {
+	t.Helper()
+	move := func(by time.Duration) error {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
+			return err
+		}
+		then := unix.NsecToTimespec(now.Nano() + int64(by))
+		return unix.ClockSettime(unix.CLOCK_REALTIME, &then)
+	}
+	if err := move(by); err != nil {
+		t.Skip("the clock cannot be set:", err)
+	}
+	t.Cleanup(func() {
+		if err := move(-by); err != nil {
+			t.Error("the clock is wrong now: ", err)
+		}
+	})
+}
