@@ -1,5 +1,5 @@
 #!/bin/sh
-# Peers in IPC, PID, mount, UTS and user namespaces of their own, which share one directory and nothing else.
+# Peers in IPC, PID, mount, UTS, time and user namespaces of their own, which share one directory and nothing else.
 #
 #   test/platforms/namespaces.sh [arguments of go test]
 #
@@ -23,6 +23,10 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
 (cd "$root" && CGO_ENABLED=0 go build -o "$work/peer" ./test/platforms/peer)
 
+# Peer b's machine has been up for a day longer than that of the others.
+later="--time --monotonic 86400 --boottime 86400"
+unshare --fork $later true 2>/dev/null || later=
+
 # apart PEER COMMAND… runs the command in namespaces of its own, as another user if the setting has strangers.
 apart() {
 	as='' user=''
@@ -33,9 +37,10 @@ apart() {
 		;;
 	esac
 	case $setting in *user*) user="--user --map-root-user" ;; esac
+	case $1 in b) clock=$later ;; *) clock= ;; esac
 	shift
 	# shellcheck disable=SC2086
-	exec $as unshare $user --ipc --pid --fork --kill-child --mount-proc --mount --uts "$@"
+	exec $as unshare $user $clock --ipc --pid --fork --kill-child --mount-proc --mount --uts "$@"
 }
 
 # start: the peer is process 1 there, /dev/shm is its own, and it knows the store by a name of its own.
