@@ -49,24 +49,15 @@ func FuzzHeaderOfOthers(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		for name, call := range map[string]func(){
-			"Attach": func() { use(Attach(key, Dir(dir))) },
-			"Create": func() { use(Create(key, 10, Dir(dir))) },
-			"Open": func() {
-				seg, _, err := Open(key, 10, Dir(dir))
-				use(seg, err)
-			},
-			"Stat":  func() { Stat(key, Dir(dir)) },
-			"List":  func() { List(Dir(dir)) },
-			"Sweep": func() { Sweep(Dir(dir)) },
-			"held": func() {
-				if ok, _ := seg.TryLock(); ok {
-					seg.Unlock()
-				}
-				seg.Info()
-				seg.Version()
-			},
-		} {
+		calls := outsiders(dir)
+		calls["held"] = func() {
+			if ok, _ := seg.TryLock(); ok {
+				seg.Unlock()
+			}
+			seg.Info()
+			seg.Version()
+		}
+		for name, call := range calls {
 			if _, err := file.WriteAt(b, int64(off)); err != nil {
 				t.Fatal(name, err)
 			}
