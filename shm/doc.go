@@ -45,6 +45,7 @@
 // directory; between machines, use a message system. On systems other than
 // Linux, waiting is looking again, up to 500 times a second. Who may write the
 // store's files may write anything there: a segment is as trustworthy as those
-// who can open it. A file that somebody truncates while it is mapped makes
-// access to [Segment.Data] fault.
+// who can open it. If somebody truncates the file while it is mapped, the calls
+// that copy the data, or lend them for a time, report it; any other access to
+// them faults.
 package shm
