@@ -63,6 +63,8 @@ func TestFullStoreIsAnErrorAtCreate(t *testing.T) {
 // What was not allocated at creation may not be there when it is needed. That
 // is an error too, and what is there can be used on.
 func TestFullStoreIsAnErrorOnSparseMemory(t *testing.T) {
+	store(t)
+	needAddresses(t)
 	seg := create(t, key, 4<<20, Sparse(), Dir(smallStore(t, 1<<20)))
 	fill := func(data []byte) error {
 		for i := range data {
