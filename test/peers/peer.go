@@ -64,7 +64,8 @@ var programs = []program{
 		if err != nil {
 			return nil, fmt.Errorf("pkg-config knows no Qt6Core: %w", err)
 		}
-		return append([]string{"c++", "-std=c++17", "-O2", "-fPIC", "-o", out, src}, strings.Fields(string(flags))...), nil
+		command := []string{"c++", "-std=c++17", "-O2", "-fPIC", "-o", out, src, "-lrt"}
+		return append(command, strings.Fields(string(flags))...), nil
 	}, compiled},
 	{"python", "python_shm.py", nil, func(_, src string) []string { return []string{"python3", src} }},
 }

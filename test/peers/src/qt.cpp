@@ -9,6 +9,8 @@
 
 #include "peer.h"
 
+#include <sys/mman.h>
+
 #define HAS_LOCK
 #define HAS_NOTIFY
 
@@ -19,6 +21,7 @@ struct seg {
 	char *data;
 	QSharedMemory *memory;
 	QSystemSemaphore *semaphore[2];
+	bool created;
 };
 
 #ifdef HAS_NATIVE_KEY
@@ -39,6 +42,7 @@ static void seg_open(seg *s, const char *key, size_t size, int create) {
 	bool ok = create ? s->memory->create((qsizetype)size) : s->memory->attach();
 	if (!ok) fail("QSharedMemory", s->memory->errorString().toUtf8().constData());
 	s->data = (char *)s->memory->data();
+	s->created = create;
 	if (talking && !polling)
 		for (int i = 0; i < 2; i++) {
 			QString name = k + (i ? "-back" : "-forth");
@@ -48,10 +52,19 @@ static void seg_open(seg *s, const char *key, size_t size, int create) {
 		}
 }
 
+// SysV's memory goes with the last one that detaches. POSIX's stays: Qt leaves it to its users to remove it.
+static void destroy(QSharedMemory *memory) {
+	QByteArray name;
+	if (posix) name = memory->nativeKey().toUtf8();
+	delete memory;
+	if (posix) shm_unlink(name.constData());
+}
+
 static void seg_close(seg *s) {
 	delete s->semaphore[0];
 	delete s->semaphore[1];
-	delete s->memory;
+	if (s->created) destroy(s->memory);
+	else delete s->memory;
 }
 
 ALWAYS_INLINE void seg_lock(seg *s) { s->memory->lock(); }
@@ -82,8 +95,9 @@ static void seg_await(seg *s, int side, uint32_t *word, uint32_t v) {
 static void clean() {
 	QString key = QString::fromUtf8(arg("key", ""));
 	QSystemSemaphore lock(native(key), 1, QSystemSemaphore::Create);
-	QSharedMemory memory(native(key));
-	memory.attach();
+	QSharedMemory *memory = new QSharedMemory(native(key));
+	memory->attach();
+	destroy(memory);
 }
 
 static void info(const char *variant, const char *name, const char *ops) {
