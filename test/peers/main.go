@@ -57,11 +57,11 @@ func run(s settings) error {
 	defer stop()
 
 	// Memory that is shared wants a file system in memory, programs want one where programs may run.
-	store, err := os.MkdirTemp("/dev/shm", "qshm-peers-")
+	memory, err := os.MkdirTemp("/dev/shm", "qshm-peers-")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(store) }()
+	defer func() { _ = os.RemoveAll(memory) }()
 	defer removeLeftOvers()
 	tmp, err := os.MkdirTemp("", "qshm-peers-")
 	if err != nil {
@@ -69,7 +69,7 @@ func run(s settings) error {
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
 
-	all, skipped, err := findPeers(tmp, store)
+	all, skipped, err := findPeers(tmp, memory)
 	if err != nil {
 		return err
 	}

@@ -71,11 +71,20 @@ var programs = []program{
 }
 
 // findPeers builds what can be built. What is left out comes with the reason.
-func findPeers(tmp, store string) (found []*peer, skipped []string, err error) {
+func findPeers(tmp, memory string) (found []*peer, skipped []string, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
 	}
+	store, session := filepath.Join(memory, "store"), filepath.Join(memory, "session")
+	for _, dir := range []string{store, session} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return nil, nil, err
+		}
+	}
+	// Qt has a file for each key: in TMPDIR, and from 6.6 on in the session's own directory. That one is in memory, as
+	// sessions have it; where there is none at all, Qt complains with each key, and that would be measured.
+	env := []string{"TMPDIR=" + tmp, "XDG_RUNTIME_DIR=" + session}
 	for _, g := range goPeers {
 		p := &peer{id: g.variant, name: g.name, version: g.version, command: []string{self, g.variant}}
 		p.env = []string{workerEnv + "=1", "QSHM_DIR=" + store}
@@ -101,7 +110,7 @@ func findPeers(tmp, store string) (found []*peer, skipped []string, err error) {
 	var building sync.WaitGroup
 	for i, g := range programs {
 		building.Go(func() {
-			peers, left, err := g.make(tmp, dir)
+			peers, left, err := g.make(tmp, dir, env)
 			if err != nil {
 				left = append(left, fmt.Sprintf("%s: %v", g.id, err))
 			}
@@ -116,7 +125,7 @@ func findPeers(tmp, store string) (found []*peer, skipped []string, err error) {
 }
 
 // make builds the program and asks it what it is: one peer for each variant.
-func (g program) make(tmp, dir string) (found []*peer, skipped []string, err error) {
+func (g program) make(tmp, dir string, env []string) (found []*peer, skipped []string, err error) {
 	src, out := filepath.Join(dir, g.source), filepath.Join(tmp, g.id)
 	if g.build != nil {
 		command, err := g.build(out, src, tmp)
@@ -147,7 +156,7 @@ func (g program) make(tmp, dir string) (found []*peer, skipped []string, err err
 		found = append(found, &peer{
 			id: info.Variant, name: info.Name, version: info.Version, ops: info.Ops,
 			command: append(slices.Clone(run), info.Variant),
-			env:     []string{"TMPDIR=" + tmp}, // Qt has a file there for each key
+			env:     env,
 		})
 	}
 	return found, skipped, nil
