@@ -5,6 +5,9 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
+
+	"qshm/lockfile"
 )
 
 // whileWaiting detaches while call waits on a lock that another attachment holds,
@@ -234,5 +237,29 @@ func hammer(t *testing.T, others bool) {
 	}
 	if left := files(t, dir); len(left) != 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// The last one to detach finds somebody inside the door, and destroys the segment
+// when that one has left.
+func TestLastDetachWaitsForTheDoor(t *testing.T) {
+	dir := store(t)
+	seg := create(t, key, 8)
+	door, err := lockfile.Enter(t.Context(), pathOf(dir, key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error)
+	go func() { result <- seg.Detach() }()
+	eventually(t, "the slot is given back", func() bool { return seg.head.refs.Load() == 0 })
+	time.Sleep(time.Millisecond) // until it is at the door: most often
+	if err := door.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+	if left := files(t, dir); len(left) > 0 {
+		t.Errorf("left are %v", left)
 	}
 }

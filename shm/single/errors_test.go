@@ -2,6 +2,7 @@ package single_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -135,6 +136,69 @@ func TestInboxThatWasRemoved(t *testing.T) {
 		t.Errorf("Send: %v, want context.Canceled", err)
 	}
 	if err := app.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The instance was killed with a message in its inbox that nobody has taken.
+func TestInstanceThatDiedWithAMessageInItsInbox(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	app := acquire(t, dir)
+	defer app.Close()
+	sent := send(t, context.Background(), "late", dir)
+	if err := shm.Remove("single:app", dir); err != nil { // for others, as if it had died
+		t.Fatal(err)
+	}
+	wantError(t, within(t, "Send", sent), "send", "app", single.ErrNotRunning)
+}
+
+// A sender was killed after the first piece of its message: what follows is not
+// taken for the rest.
+func TestHalfOfADeadSendersMessageIsDropped(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	app := acquire(t, dir)
+	defer app.Close()
+	dead, err := shm.Attach("single-inbox:app", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = dead.Update(func(data []byte) error {
+		for i, v := range []uint64{1, 77, 10, 0, 5} { // full, message 77, 5 bytes of 10
+			binary.NativeEndian.PutUint64(data[8*i:], v)
+		}
+		if binary.NativeEndian.Uint32(data) != 1 { // the state is the first half
+			binary.NativeEndian.PutUint32(data, 1)
+		}
+		copy(data[64:], "first half")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.Close()
+	sent := make(chan error, 1)
+	go func() { sent <- single.Send(context.Background(), "app", []byte("whole"), dir) }()
+	for message := range app.Messages(context.Background()) {
+		if string(message) != "whole" {
+			t.Errorf("got %q", message)
+		}
+		break
+	}
+	if err := within(t, "Send", sent); err != nil {
+		t.Error(err)
+	}
+}
+
+// Somebody was stopped inside the inbox's lock. An instance can end all the same,
+// and the next begin.
+func TestCloseThoughTheInboxIsLocked(t *testing.T) {
+	dir := shm.Dir(t.TempDir())
+	app := acquire(t, dir)
+	holdInbox(t, dir)
+	if err := app.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := acquire(t, dir).Close(); err != nil {
 		t.Error(err)
 	}
 }
