@@ -46,12 +46,25 @@ func (m *mapping) gone(r any) error {
 	}
 	m.mu.Lock()
 	ours := contains(m.header, fault.Addr()) || contains(m.rw, fault.Addr()) || contains(m.ro, fault.Addr())
+	written := contains(m.ro, fault.Addr()) && canRead(m.ro, fault.Addr())
 	m.mu.Unlock()
 	if !ours {
 		return nil
+	}
+	if written {
+		return fmt.Errorf("%w; attach without it to write", ErrReadOnly)
 	}
 	if now, err := os.Lstat(m.path); err == nil && os.SameFile(now, m.info) && now.Size() >= int64(m.dataOff)+int64(m.size) {
 		return fmt.Errorf("%w: %s is full, and this segment was created Sparse; make room there", ErrNoSpace, m.path)
 	}
 	return fmt.Errorf("%w any more: somebody has truncated the file; detach, and create it anew", ErrCorrupt)
+}
+
+// canRead reports whether the memory at addr, which lies in b, can be read: then
+// the fault there was a write.
+func canRead(b []byte, addr uintptr) (ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() { ok = recover() == nil }()
+	wordAt(b, addr).Load()
+	return true
 }

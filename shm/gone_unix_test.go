@@ -138,6 +138,21 @@ func cut(t *testing.T, seg *Segment, size int64) {
 	}
 }
 
+// A write to data that are mapped read-only is a fault too, and no want of room.
+func TestWritingToReadOnlyDataInsideACall(t *testing.T) {
+	store(t)
+	seg := create(t, key, 100)
+	reader := attach(t, key, ReadOnly)
+	write := func(data []byte) error { data[50] = 1; return nil }
+	wantError(t, reader.View(write), "view", key, ErrReadOnly)
+	// The lock is not left behind, and nothing else is the matter.
+	if err := reader.View(func([]byte) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	cut(t, seg, int64(seg.m.dataOff))
+	wantError(t, reader.View(write), "view", key, ErrCorrupt)
+}
+
 // Faults elsewhere, and panics, stay what they are.
 func TestOtherPanicsPass(t *testing.T) {
 	store(t)

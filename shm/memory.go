@@ -50,6 +50,12 @@ func contains(b []byte, addr uintptr) bool {
 	return addr-uintptr(unsafe.Pointer(unsafe.SliceData(b))) < uintptr(len(b))
 }
 
+// wordAt returns the aligned 32-bit word that addr lies in, which lies in b.
+func wordAt(b []byte, addr uintptr) *atomic.Uint32 {
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	return (*atomic.Uint32)(unsafe.Add(p, (addr-uintptr(p))&^3))
+}
+
 // typedAt returns a T at the beginning of b, and whether it is aligned there.
 func typedAt[T any](b []byte) (*T, bool) {
 	var zero T

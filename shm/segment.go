@@ -227,9 +227,10 @@ func (s *Segment) Data() []byte {
 // does not move the version. It returns the error of fn as it is.
 //
 // If fn touches data that are not there any more, it ends at that point as by a
-// panic, and View reports ErrCorrupt: see Data.
+// panic, and View reports ErrCorrupt: see Data. If it writes though the attachment
+// is read-only, View reports ErrReadOnly in the same way.
 //
-// Errors: ErrDetached, ErrCorrupt.
+// Errors: ErrDetached, ErrReadOnly, ErrCorrupt.
 func (s *Segment) View(fn func(data []byte) error) error {
 	return s.locked("view", false, fn)
 }
