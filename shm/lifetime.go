@@ -230,18 +230,22 @@ func (p *place) build(want shape, door *lockfile.Door) (m *mapping, err error) {
 	if _, err := file.WriteAt(want.fresh(p.key)[1:], 1); err != nil { // [write]
 		return nil, noSpace(err, p.dir, int64(want.dataOff)+int64(want.size))
 	}
-	if err := p.allocate(file, int64(want.dataOff)+int64(want.size)); err != nil { // [allocate]
+	if err := p.allocate(file, int64(want.dataOff), int64(want.dataOff)+int64(want.size)); err != nil { // [allocate]
 		return nil, err
 	}
 	fault("map header")
 	return newMapping(file, p.path, info, want)
 }
 
-// allocate gives the file its size and, unless it is to be sparse, its memory:
-// what is not there must be found missing here, and not by a fault later.
-func (p *place) allocate(file *os.File, total int64) error {
+// allocate gives the file its size and its memory, of which a sparse one has the
+// header only: what is not there must be found missing here, and not by a fault
+// later.
+func (p *place) allocate(file *os.File, header, total int64) error {
 	fault("allocate")
 	if p.sparse {
+		if err := allocate(file, 0, header); err != nil {
+			return noSpace(err, p.dir, header)
+		}
 		return file.Truncate(total)
 	}
 	if total > allocateStep {

@@ -59,7 +59,6 @@ func TestFullStoreIsAnErrorAtCreate(t *testing.T) {
 	}
 }
 
-// The figure that is called free has to be right, for a person to go by it.
 // What was not allocated at creation may not be there when it is needed. That
 // is an error too, and what is there can be used on.
 func TestFullStoreIsAnErrorOnSparseMemory(t *testing.T) {
@@ -85,6 +84,32 @@ func TestFullStoreIsAnErrorOnSparseMemory(t *testing.T) {
 	detach(t, seg)
 }
 
+// The slots are of the header, and the header is always there: who attaches when
+// the store is full finds them.
+func TestFullStoreHasTheSlotsOfSparseMemory(t *testing.T) {
+	dir := smallStore(t, 1<<20)
+	const attachments = 1000
+	seg := create(t, key, 1<<19, Sparse(), MaxAttachments(attachments), Dir(dir))
+	fillUp(t, dir)
+	for range attachments - 1 {
+		attach(t, key, Dir(dir))
+	}
+	if info, err := seg.Info(); info.Attached != attachments || err != nil {
+		t.Errorf("%d attached, %v", info.Attached, err)
+	}
+}
+
+// fillUp leaves no room in a store.
+func fillUp(t *testing.T, dir string) {
+	t.Helper()
+	f := must(os.Create(filepath.Join(dir, "other")))(t)
+	defer f.Close()
+	for err := error(nil); err == nil; {
+		_, err = f.Write(make([]byte, 4096))
+	}
+}
+
+// The figure that is called free has to be right, for a person to go by it.
 func TestFullStoreSaysHowMuchIsFree(t *testing.T) {
 	dir := smallStore(t, 1<<20)
 	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 1<<19), 0o600); err != nil {
@@ -117,12 +142,7 @@ func TestStoreThatJustSuffices(t *testing.T) {
 func TestFullStoreLetsAttachAndDetach(t *testing.T) {
 	dir := smallStore(t, 1<<20)
 	create(t, key, 1<<19, Dir(dir))
-	if f, err := os.Create(filepath.Join(dir, "other")); err == nil {
-		for err == nil {
-			_, err = f.Write(make([]byte, 4096))
-		}
-		f.Close()
-	}
+	fillUp(t, dir)
 	attach(t, key, Dir(dir))
 }
 
