@@ -126,17 +126,24 @@ func (p *place) attachInside(door *lockfile.Door, mayAttach bool) (*Segment, err
 	default:
 		// The living one may die or detach from here on. The door keeps the
 		// file: a detacher that is the last looks again inside.
-		defer door.Leave()
 		h, err := enterHome(p.dir)
 		if err != nil {
 			m.close()
+			door.Leave()
 			return nil, p.fail(err)
 		}
 		a, err := h.adopt(m, p.readOnly) // [claim]
+		door.Leave()
 		if err != nil {
 			return nil, p.fail(err)
 		}
-		return p.finish(a, true)
+		// Outside: if it fails, this may be the last to detach. The others have
+		// seen its slot.
+		seg, err := p.finish(a, false)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil // removed by now
+		}
+		return seg, err
 	}
 	return nil, err
 }

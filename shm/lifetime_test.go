@@ -82,6 +82,29 @@ func TestLastDetachDestroys(t *testing.T) {
 	wantError(t, err, "attach", key, ErrNotExist)
 }
 
+// One who attaches finds no room for the data, after the other who was attached has
+// seen it there, and so left the segment to it.
+func TestAttachThatFailsAsTheLastDestroys(t *testing.T) {
+	store(t)
+	first := create(t, key, 100, MaxAttachments(2))
+	other := attach(t, key)
+	detach(t, first) // its slot is below the one that the process has: to be taken inside the door
+	m := other.m
+	m.mu.Lock()
+	failed := make(chan error)
+	go func() {
+		_, err := Attach(key, ReadOnly)
+		failed <- err
+	}()
+	eventually(t, "the slot is taken", func() bool { return m.slot[0].token.Load() != 0 })
+	detach(t, other)
+	m.dataOff++ // where nothing can be mapped
+	m.mu.Unlock()
+	if <-failed == nil {
+		t.Error("mapped from the middle of a page")
+	}
+}
+
 func TestOpenCreatesOnce(t *testing.T) {
 	store(t)
 	a, created, err := Open(key, 100)
