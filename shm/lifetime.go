@@ -175,17 +175,17 @@ func (p *place) finish(a *attachment, inside bool) (*Segment, error) {
 // it, as long as the state is not live.
 func (p *place) create(want shape) (seg *Segment, err error) {
 	sweepSome(p.dir)
-	h, err := enterHome(p.dir)
+	fault("make")
+	door, err := lockfile.Make(p.path, p.perm) // [make]
+	if errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, p.fail(err)
 	}
-	fault("make")
-	door, err := lockfile.Make(p.path, p.perm) // [make]
+	h, err := enterHome(p.dir)
 	if err != nil {
-		h.leave()
-		if errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
+		door.Remove()
 		return nil, p.fail(err)
 	}
 	fault("build")

@@ -16,21 +16,29 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"qshm/keymap"
 )
 
 func init() {
 	roles["descriptors"] = descriptorsRole
 	roles["lock many"] = lockManyRole
+	roles["create and die"] = createAndDieRole
 }
 
 // smallStore makes a store on a memory file system of its own, of that size.
 func smallStore(t *testing.T, size int) string {
 	t.Helper()
+	return mountedStore(t, fmt.Sprintf("size=%d,mode=700", size))
+}
+
+func mountedStore(t *testing.T, options string) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount a small file system")
 	}
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", size)); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
 		t.Skip("cannot mount a small file system:", err)
 	}
 	t.Cleanup(func() {
@@ -124,6 +132,38 @@ func TestFullStoreSaysHowMuchIsFree(t *testing.T) {
 	if free, _ := strconv.Atoi(match[1]); free > 1<<19 || free < 1<<19-2*minHeader {
 		t.Errorf("%v: %d bytes are free", err, 1<<19)
 	}
+}
+
+// A store can be full of files too. That is no reason not to see what stands under
+// the key: garbage makes room, and what is in use is told of.
+func TestCreateInAStoreFullOfFiles(t *testing.T) {
+	dir := mountedStore(t, "size=1m,nr_inodes=10,mode=700")
+	t.Setenv(keymap.EnvDir, dir)
+	fill := func() {
+		for i := 0; ; i++ {
+			f, err := os.OpenFile(filepath.Join(dir, fmt.Sprint("other", i)), os.O_CREATE, 0o600)
+			if err != nil {
+				break
+			}
+			f.Close()
+		}
+	}
+	runThenKill(t, "create and die", key)
+	fill()
+	creates.Store(1) // the first create of a process sweeps
+	seg := create(t, key, 1)
+	fill()
+	if out, err := command("create and die", key).Output(); !strings.Contains(string(out), "already exists") {
+		t.Errorf("where somebody has it: %q, %v", out, err)
+	}
+	detach(t, seg)
+}
+
+func createAndDieRole(key string) error {
+	if _, err := Create(key, 1); err != nil {
+		return err
+	}
+	return readyToDie()
 }
 
 func TestStoreThatJustSuffices(t *testing.T) {
