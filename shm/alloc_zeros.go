@@ -5,10 +5,10 @@ package shm
 import "os"
 
 // writeZeros allocates by writing, where the system has no call for it. The
-// first page has been written already.
+// header has been written already, as far as the slots.
 func writeZeros(file *os.File, off, length int64) error {
 	if off == 0 {
-		off, length = minHeader, length-minHeader
+		off, length = int64(slotsOff), length-int64(slotsOff)
 	}
 	zeros := make([]byte, min(length, 1<<20))
 	for length > 0 {

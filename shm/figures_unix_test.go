@@ -18,8 +18,8 @@ func TestAllocatingByWriting(t *testing.T) {
 	path := filepath.Join(dirAt(t, "/dev/shm"), "file")
 	file := must(os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600))(t)
 	defer file.Close()
-	head := bytes.Repeat([]byte("h"), minHeader)
-	must(file.Write(head))(t)
+	head := bytes.Repeat([]byte("h"), slotsOff)
+	must(file.Write(bytes.Repeat([]byte("h"), minHeader)))(t)
 	const first, second = minHeader + 3<<20 + 5, 100
 	for off, length := range map[int64]int64{0: first, first: second} {
 		if err := writeZeros(file, off, length); err != nil {
@@ -27,7 +27,7 @@ func TestAllocatingByWriting(t *testing.T) {
 		}
 	}
 	content := must(os.ReadFile(path))(t)
-	if len(content) != first+second || !bytes.HasPrefix(content, head) || len(bytes.Trim(content[minHeader:], "\x00")) != 0 {
+	if len(content) != first+second || !bytes.HasPrefix(content, head) || len(bytes.Trim(content[slotsOff:], "\x00")) != 0 {
 		t.Errorf("%d bytes, want %d: the header, and zeros", len(content), first+second)
 	}
 	stat := must(file.Stat())(t).Sys().(*syscall.Stat_t)
