@@ -3,6 +3,7 @@ package shm
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 )
 
@@ -54,10 +55,20 @@ func (m *mapping) gone(r any) error {
 	if written {
 		return fmt.Errorf("%w; attach without it to write", ErrReadOnly)
 	}
-	if now, err := os.Lstat(m.path); err == nil && os.SameFile(now, m.info) && now.Size() >= int64(m.dataOff)+int64(m.size) {
-		return fmt.Errorf("%w: %s is full, and this segment was created Sparse; make room there", ErrNoSpace, m.path)
+	if !m.truncated() {
+		return fmt.Errorf("%w: %s is full, and this segment was created Sparse; make room there", ErrNoSpace, filepath.Dir(m.path))
 	}
 	return fmt.Errorf("%w any more: somebody has truncated the file; detach, and create it anew", ErrCorrupt)
+}
+
+// truncated reports whether the file is too short. If it was removed, it cannot be
+// asked: then a store that is full is taken for the reason.
+func (m *mapping) truncated() bool {
+	if now, err := os.Lstat(m.path); err == nil && os.SameFile(now, m.info) {
+		return now.Size() < int64(m.dataOff)+int64(m.size)
+	}
+	free, _, ok := space(filepath.Dir(m.path))
+	return !ok || free > 0
 }
 
 // canRead reports whether the memory at addr, which lies in b, can be read: then

@@ -89,6 +89,14 @@ func TestFullStoreIsAnErrorOnSparseMemory(t *testing.T) {
 	if n, _, err := seg.Snapshot(buf); err != nil || string(buf[:n]) != "room" {
 		t.Errorf("%q, %v", buf[:n], err)
 	}
+	// To read what was never written takes room too.
+	wantError(t, seg.View(fill), "view", key, ErrNoSpace)
+	_, err = seg.ReadAt(buf, 4<<20-4)
+	wantError(t, err, "read", key, ErrNoSpace)
+	if err := Remove(key, Dir(filepath.Dir(seg.m.path))); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, seg.Update(fill), "update", key, ErrNoSpace)
 	detach(t, seg)
 }
 
