@@ -180,6 +180,18 @@ func TestOtherPanicsPass(t *testing.T) {
 			}
 		})
 	}
-	detach(t, seg)
 	detach(t, other)
+	func() {
+		defer func() {
+			if r := recover(); fmt.Sprint(r) != "mine" {
+				t.Errorf("got %v", r)
+			}
+		}()
+		err := seg.Update(func([]byte) error {
+			cut(t, seg, 0) // and with it, the lock
+			panic("mine")
+		})
+		t.Error("the panic has become:", err)
+	}()
+	detach(t, seg)
 }

@@ -179,17 +179,17 @@ func (s *Segment) end() error {
 		return nil
 	}
 	s.unwatchAll()
-	s.release()
+	s.release(!s.readOnly, false) // if this attachment has the lock
 	if err := s.a.end(false); err != nil {
 		return fail("detach", s.key, err)
 	}
 	return nil
 }
 
-// release unlocks, if this attachment has the lock.
-func (s *Segment) release() {
+// release is unlock that survives a fault.
+func (s *Segment) release(written, brokenOff bool) {
 	defer s.m.survive(debug.SetPanicOnFault(true))
-	s.unlock(!s.readOnly, false)
+	s.unlock(written, brokenOff)
 }
 
 // Key returns the key of the segment.
@@ -263,7 +263,13 @@ func (s *Segment) locked(op string, write bool, fn func(data []byte) error) (err
 		}
 	}
 	finished := false
-	defer func() { s.unlock(write, write && !finished) }()
+	defer func() {
+		if finished {
+			s.unlock(write, false)
+		} else { // a fault here must not take the place of what fn ended with
+			s.release(write, write)
+		}
+	}()
 	err = fn(s.data)
 	finished = true
 	return err
