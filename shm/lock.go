@@ -84,6 +84,8 @@ func (s *Segment) Lock() error {
 // LockContext is Lock that gives up when the context ends, with an error that
 // wraps the context's and says who holds the lock. A deadline is kept exactly;
 // a cancellation is noticed within 25 milliseconds.
+//
+// Errors: ErrDetached, and the context's.
 func (s *Segment) LockContext(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fail("lock", s.key, err)
@@ -96,6 +98,8 @@ func (s *Segment) LockContext(ctx context.Context) error {
 
 // TryLock takes the lock if that can be had at once, also from an owner that has
 // died, and reports whether it has.
+//
+// Errors: ErrDetached.
 func (s *Segment) TryLock() (bool, error) {
 	if s.tryFast() {
 		return true, nil

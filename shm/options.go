@@ -56,7 +56,8 @@ func MaxAttachments(n int) Option {
 	}
 }
 
-// WithContext bounds the waiting of one call. Creating and attaching wait only
-// while another process creates, attaches or destroys the same segment, which
-// takes microseconds, or is stopped in the middle of it.
+// WithContext bounds the waiting of one call, which then fails with an error that
+// wraps the context's. Creating and attaching wait only while another process
+// creates, attaches or destroys the same segment, which takes microseconds, or is
+// stopped in the middle of it.
 func WithContext(ctx context.Context) Option { return func(o *options) { o.ctx = ctx } }

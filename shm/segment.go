@@ -227,10 +227,11 @@ func (s *Segment) Data() []byte {
 // does not move the version. It returns the error of fn as it is.
 //
 // If fn touches data that are not there any more, it ends at that point as by a
-// panic, and View reports ErrCorrupt: see Data. If it writes though the attachment
-// is read-only, View reports ErrReadOnly in the same way.
+// panic, and View reports ErrCorrupt, or ErrNoSpace if there is no room for a part
+// of a Sparse segment that was never written before: see Data. If it writes though
+// the attachment is read-only, View reports ErrReadOnly in the same way.
 //
-// Errors: ErrDetached, ErrReadOnly, ErrCorrupt.
+// Errors: ErrDetached, ErrReadOnly, ErrCorrupt, ErrNoSpace.
 func (s *Segment) View(fn func(data []byte) error) error {
 	return s.locked("view", false, fn)
 }
@@ -298,7 +299,7 @@ func (s *Segment) WriteAt(p []byte, off int64) (n int, err error) {
 // at one moment. It implements io.ReaderAt, and reports io.EOF where p reaches
 // beyond the end.
 //
-// Errors: ErrSize, ErrDetached, ErrAbandoned and ErrCorrupt as Snapshot.
+// Errors: ErrSize; ErrDetached, ErrAbandoned, ErrCorrupt and ErrNoSpace as Snapshot.
 func (s *Segment) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, fail("read", s.key, fmt.Errorf("%w: offset %d", ErrSize, off))

@@ -29,7 +29,8 @@ const (
 //
 // Errors: ErrDetached. ErrAbandoned if the last writer died inside the lock: then
 // dst holds what stands there, which may be half-written. ErrCorrupt if the memory
-// is gone, because somebody has truncated the file.
+// is gone, because somebody has truncated the file; ErrNoSpace if there is no room
+// for a part of a Sparse segment that was never written.
 func (s *Segment) Snapshot(dst []byte) (n int, version uint32, err error) {
 	if !s.enter() {
 		return 0, 0, fail("snapshot", s.key, ErrDetached)
