@@ -110,6 +110,32 @@ func TestDetachLetsAnUpdateFinish(t *testing.T) {
 	}
 }
 
+// Those who do not know yet that the attachment has ended must not be seen in the
+// lock by others, who would take them for dead.
+func TestLockAfterDetachTouchesNothing(t *testing.T) {
+	store(t)
+	other, seg := create(t, key, 8), attach(t, key)
+	detach(t, seg)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 100000 {
+				if err := seg.Lock(); err == nil {
+					t.Error("locked")
+				}
+			}
+		})
+	}
+	for range 300000 {
+		if ok, err := other.TryLock(); !ok || err != nil || other.Abandoned() {
+			t.Errorf("%v, %v, abandoned: %v", ok, err, other.Abandoned())
+			break
+		}
+		unlock(t, other)
+	}
+	wg.Wait()
+}
+
 func TestOneOfManyDetaches(t *testing.T) {
 	for range 200 {
 		store(t)

@@ -111,11 +111,10 @@ func (s *Segment) TryLock() (bool, error) {
 	return s.tryTake(), nil
 }
 
-// tryFast is the way of an uncontended lock. What it costs is what locking costs:
-// it is written to be inlined.
+// tryFast is the way of an uncontended lock. What it costs is what locking costs.
 func (s *Segment) tryFast() bool {
 	w := s.head.word.Load()
-	return tombs && w&(ownerMask|overdueBit) == 0 && s.head.word.CompareAndSwap(w, w|s.mine) && s.took(w)
+	return tombs && w&(ownerMask|overdueBit) == 0 && !s.detached() && s.head.word.CompareAndSwap(w, w|s.mine) && s.took(w)
 }
 
 // took confirms that the word w was taken by tryFast.
