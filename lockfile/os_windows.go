@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -145,8 +146,11 @@ func setAside(path, aside string, info fs.FileInfo) error {
 		name   [1024]uint16
 	}
 	to, err := windows.UTF16FromString(aside)
+	if err == nil && len(to) > len(rename.name) {
+		err = windows.ERROR_FILENAME_EXCED_RANGE
+	}
 	if err != nil {
-		return err
+		return pathError("rename", path, err)
 	}
 	rename.length = uint32(2 * (copy(rename.name[:], to) - 1))
 	err = windows.SetFileInformationByHandle(windows.Handle(file.Fd()), windows.FileRenameInfo,
@@ -157,9 +161,14 @@ func setAside(path, aside string, info fs.FileInfo) error {
 // RemoveAside removes files that have lost their names while they were in use,
 // as far as that has ended.
 func RemoveAside(dir string) error {
-	names, err := filepath.Glob(filepath.Join(dir, asidePrefix+"*"))
-	for _, name := range names {
-		os.Remove(name)
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), asidePrefix) {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // the store is gone, and they with it
 	}
 	return err
 }

@@ -206,7 +206,11 @@ func (p *place) create(want shape) (seg *Segment, err error) {
 	fault("live")
 	a.m.head.state.Store(stateLive) // [live]
 	fault("created")
-	return seg, p.failed(door.Leave())
+	if err := p.failed(door.Leave()); err != nil {
+		seg.Close()
+		return nil, err
+	}
+	return seg, nil
 }
 
 // build gives the new file its header and its memory.
