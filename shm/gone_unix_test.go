@@ -141,6 +141,7 @@ func cut(t *testing.T, seg *Segment, size int64) {
 // A write to data that are mapped read-only is a fault too, and no want of room.
 func TestWritingToReadOnlyDataInsideACall(t *testing.T) {
 	store(t)
+	needAddresses(t)
 	seg := create(t, key, 100)
 	reader := attach(t, key, ReadOnly)
 	write := func(data []byte) error { data[50] = 1; return nil }

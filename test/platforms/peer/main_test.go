@@ -124,6 +124,7 @@ func TestNextOwnerOfTheLockIsToldThatThePreviousWasKilled(t *testing.T) {
 		"write=second", "until=third", "detach")
 	b.says("busy")
 	a.slay()
+	b.says("unlock") // after it has counted the attached
 	start(t, "attached=1", "attach", "until=second", "write=third", "detach").finish()
 	b.finish()
 	start(t, "gone", "empty").finish()
