@@ -113,8 +113,11 @@ func (s *Segment) TryLock() (bool, error) {
 
 // tryFast is the way of an uncontended lock. What it costs is what locking costs.
 func (s *Segment) tryFast() bool {
+	if !tombs {
+		return false // the header may be gone
+	}
 	w := s.head.word.Load()
-	return tombs && w&(ownerMask|overdueBit) == 0 && !s.detached() && s.head.word.CompareAndSwap(w, w|s.mine) && s.took(w)
+	return w&(ownerMask|overdueBit) == 0 && !s.detached() && s.head.word.CompareAndSwap(w, w|s.mine) && s.took(w)
 }
 
 // took confirms that the word w was taken by tryFast.

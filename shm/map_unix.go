@@ -26,29 +26,33 @@ const keepFile = false
 // The collector removes the tomb when nobody can reach it.
 const tombs = true
 
-// How many tombs may stand before the collector is asked to look: the system
-// allows a process some ten thousand mappings.
-const tombsPerCollection = 4096
+// headers counts those in memory, and the tombs in their place. After each so many
+// the collector is asked to look: the system allows a process some ten thousand
+// mappings.
+var headers atomic.Int64
 
-var tombCount atomic.Uint64
+const headersPerCollection = 4096
 
 // entomb replaces the header by memory that nobody else sees. This happens in
 // one step: whoever looks sees the one or the other.
 func entomb(m *mapping, b mmap.MMap) {
 	at := unsafe.Pointer(unsafe.SliceData(b))
-	_, err := unix.MmapPtr(-1, 0, at, uintptr(len(b)), unix.PROT_READ|unix.PROT_WRITE,
+	// If there are no mappings left, the header stays, and with it the file's
+	// memory, until the collector comes.
+	unix.MmapPtr(-1, 0, at, uintptr(len(b)), unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_FIXED|unix.MAP_PRIVATE|unix.MAP_ANON)
-	if err != nil {
-		return // out of mappings: the header stays, and with it the file's memory, until the collector comes
-	}
-	if tombCount.Add(1)%tombsPerCollection == 0 {
-		go runtime.GC()
-	}
 }
 
 // unmapLater lets the collector unmap a header, or the tomb in its place.
 func unmapLater(m *mapping) {
-	runtime.AddCleanup(m, func(b mmap.MMap) { b.Unmap() }, m.header)
+	runtime.AddCleanup(m, func(b mmap.MMap) {
+		if b.Unmap() == nil {
+			headers.Add(-1)
+		}
+	}, m.header)
+	if headers.Add(1)%headersPerCollection == 0 {
+		go runtime.GC()
+	}
 }
 
 // mapAlign is what the offset of a mapping must be a multiple of.

@@ -1,7 +1,6 @@
 package shm
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -250,32 +248,6 @@ func TestNoMoreDescriptors(t *testing.T) {
 	}
 }
 
-// mapped returns how many of these addresses are mapped, and how many mappings
-// there are of files in the test's store.
-func mapped(t *testing.T, addresses map[uintptr]bool) (n, named int) {
-	t.Helper()
-	f, err := os.Open("/proc/self/maps")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var from, to uintptr
-		if _, err := fmt.Sscanf(lines.Text(), "%x-%x", &from, &to); err != nil {
-			t.Fatal(err)
-		}
-		for a := range addresses {
-			if from <= a && a < to {
-				n++
-			}
-		}
-		if strings.Contains(lines.Text(), "qshm-test-") {
-			named++
-		}
-	}
-	return n, named
-}
-
 func TestAttachmentsHoldNoDescriptors(t *testing.T) {
 	store(t)
 	create(t, "first", 1) // and with it, the presence
@@ -290,10 +262,8 @@ func TestAttachmentsHoldNoDescriptors(t *testing.T) {
 
 func TestAttachingAndDetachingLeavesNothingInTheProcess(t *testing.T) {
 	store(t)
-	headers := map[uintptr]bool{}
 	round := func() {
 		a, b := must(Create(key, 5000))(t), must(Attach(key, ReadOnly))(t)
-		headers[uintptr(unsafe.Pointer(a.m.head))] = true
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		a.Wait(ctx, 0)
@@ -318,13 +288,12 @@ func TestAttachingAndDetachingLeavesNothingInTheProcess(t *testing.T) {
 	for range rounds {
 		round()
 	}
-	if _, named := mapped(t, nil); named != 0 {
-		t.Errorf("%d mappings of segments that are gone", named)
+	if _, mappings, err := inUse(); err != nil || mappings != 0 {
+		t.Errorf("%d mappings of segments that are gone: %v", mappings, err)
 	}
 	eventually(t, "the collector takes the tombs away", func() bool {
 		runtime.GC()
-		n, _ := mapped(t, headers)
-		return n <= len(headers)/10
+		return headers.Load() <= rounds/10
 	})
 	if f, g := count(); f > fds || g > goroutines {
 		t.Errorf("%d descriptors and %d goroutines before, %d and %d after", fds, goroutines, f, g)
