@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -219,7 +220,11 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 	app := st.start()
 	app.acquire()
 	listening := app.listenForMessages()
-	senders := st.startN(50)
+	n := 50
+	if runtime.GOOS == "windows" { // where all who wait look again and again
+		n = 10
+	}
+	senders := st.startN(n)
 	calls := make([]*pending, len(senders))
 	for s, p := range senders {
 		calls[s] = p.begin(request{Op: "single flood", Key: key("app"), N: s})
