@@ -68,8 +68,14 @@ func (p *place) open(size int, mayCreate, mayAttach bool) (seg *Segment, created
 			return seg, err == nil, err
 		}
 	}
-	for {
+	for start := time.Now(); ; {
 		door, err := lockfile.Enter(p.ctx, p.path)
+		for errors.Is(err, fs.ErrPermission) && empty(p.path) && time.Since(start) < doorPatience {
+			// Another user is about to make it, and has not come to give it the
+			// permissions that Perm asks for.
+			time.Sleep(time.Millisecond)
+			door, err = lockfile.Enter(p.ctx, p.path)
+		}
 		switch {
 		case err == nil:
 			if seg, err = p.attachInside(door, mayAttach); seg != nil || err != nil {
@@ -91,6 +97,11 @@ func (p *place) open(size int, mayCreate, mayAttach bool) (seg *Segment, created
 			return nil, false, p.fail(fmt.Errorf("%w; all who were attached in %s have ended", ErrNotExist, p.dir))
 		}
 	}
+}
+
+func empty(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Size() == 0
 }
 
 func exists(m *mapping) error {

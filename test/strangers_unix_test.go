@@ -268,6 +268,23 @@ func TestAnotherUser(t *testing.T) {
 		_, err = b.tryStat("k")
 		wantError(t, err, shm.ErrPermission)
 	})
+	t.Run("a segment that is about to be opened", func(t *testing.T) {
+		st := newStoreIn(t, filepath.Join(dir, "opening"))
+		must(t, os.Mkdir(st.dir, 0o700))
+		must(t, os.Chmod(st.dir, 0o1777))
+		b := start(st)
+		// Its creator has not come to change the permissions. Then it gives up.
+		must(t, os.WriteFile(st.path("k"), nil, 0o600))
+		call := b.begin(request{Op: "open", Key: key("k"), N: 64})
+		time.Sleep(50 * time.Millisecond) // until it has met the file: most often
+		must(t, os.Remove(st.path("k")))
+		call.must()
+		b.exit()
+		// This one has died there.
+		must(t, os.WriteFile(st.path("dead"), nil, 0o600))
+		_, err := start(st).tryAttach("dead")
+		wantError(t, err, shm.ErrPermission)
+	})
 	t.Run("a segment that is closed in a store that is open", func(t *testing.T) {
 		st := newStoreIn(t, filepath.Join(dir, "open"))
 		must(t, os.Mkdir(st.dir, 0o700))
