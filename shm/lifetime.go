@@ -185,7 +185,6 @@ func (p *place) finish(a *attachment, inside bool) (*Segment, error) {
 // the state making: garbage both. So it is in the end without [claim]; and with
 // it, as long as the state is not live.
 func (p *place) create(want shape) (seg *Segment, err error) {
-	sweepSome(p.dir)
 	fault("make")
 	door, err := lockfile.Make(p.path, p.perm) // [make]
 	if errors.Is(err, fs.ErrExist) {
@@ -194,6 +193,7 @@ func (p *place) create(want shape) (seg *Segment, err error) {
 	if err != nil {
 		return nil, p.fail(err)
 	}
+	sweepSome(p.dir) // before memory is needed
 	h, err := enterHome(p.dir)
 	if err != nil {
 		door.Remove()
