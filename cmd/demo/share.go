@@ -111,8 +111,9 @@ func (s *sharing) leave(err error) error {
 	}
 	info, gone := shm.Stat(s.key, storeOptions()...)
 	switch {
+	// Several who detach at once may all come here.
 	case errors.Is(gone, shm.ErrNotExist) || gone == nil && info.Status != shm.StatusLive:
-		s.say("detached, the last one: the segment is destroyed")
+		s.say("detached; nobody is left: the segment is destroyed")
 	case gone == nil:
 		s.say("detached; the segment is left to %d other%s", info.Attached, plural(info.Attached))
 	}
