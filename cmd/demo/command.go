@@ -35,10 +35,36 @@ func keyAndCommand(cmd *cobra.Command, args []string) error {
 // signal that ended it.
 func runCommand(name string, args, env []string) error {
 	cmd := exec.Command(name, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), env...)
-	// If we are killed the lock is free, so the command must not go on. The
-	// system ties that to the thread that has started it.
+	err := runToEnd(cmd, func(s os.Signal) bool {
+		// Ctrl-C reaches the command from the terminal, as it does us.
+		return s != os.Interrupt || !isTerminal(os.Stdin)
+	})
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit):
+	case cmd.Process != nil:
+		return err
+	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
+		return codeError{codeNoCommand, fmt.Sprintf("%s: there is no such command", name)}
+	default:
+		return codeError{codeCannotRun, fmt.Sprintf("%s: cannot be run: %v", name, errors.Unwrap(err))}
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return codeError{codeSignal + int(status.Signal()), ""}
+	}
+	return codeError{exit.ExitCode(), ""}
+}
+
+// runToEnd runs cmd with our input and output to its end, and passes on those
+// signals that pass wants.
+func runToEnd(cmd *exec.Cmd, pass func(os.Signal) bool) error {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// If we are killed, a lock of ours is free, and nobody looks after the
+	// terminal, so cmd must not go on. The system ties that to the thread that
+	// has started it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	endWithUs(cmd)
@@ -47,10 +73,7 @@ func runCommand(name string, args, env []string) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
-		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
-			return codeError{codeNoCommand, fmt.Sprintf("%s: there is no such command", name)}
-		}
-		return codeError{codeCannotRun, fmt.Sprintf("%s: cannot be run: %v", name, errors.Unwrap(err))}
+		return err
 	}
 	ended := make(chan struct{})
 	defer close(ended)
@@ -58,8 +81,7 @@ func runCommand(name string, args, env []string) error {
 		for {
 			select {
 			case s := <-signals:
-				// Ctrl-C reaches the command from the terminal, as it does us.
-				if s != os.Interrupt || !isTerminal(os.Stdin) {
+				if pass(s) {
 					cmd.Process.Signal(s)
 				}
 			case <-ended:
@@ -67,16 +89,5 @@ func runCommand(name string, args, env []string) error {
 			}
 		}
 	}()
-	err := cmd.Wait()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return nil
-	case !errors.As(err, &exit):
-		return err
-	}
-	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return codeError{codeSignal + int(status.Signal()), ""}
-	}
-	return codeError{exit.ExitCode(), ""}
+	return cmd.Wait()
 }

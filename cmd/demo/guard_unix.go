@@ -9,8 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
-	"runtime"
 	"strconv"
 	"syscall"
 
@@ -42,30 +40,8 @@ func guarded(ctx context.Context, show func(context.Context) error) error {
 	}
 	child := exec.Command(self, os.Args[1:]...)
 	child.Args[0] = os.Args[0]
-	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	child.Env = append(os.Environ(), guardEnv+"="+strconv.Itoa(os.Getpid()))
-	runtime.LockOSThread() // see runCommand
-	defer runtime.UnlockOSThread()
-	endWithUs(child)
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
-	if err := child.Start(); err != nil {
-		return err
-	}
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		for {
-			select {
-			case s := <-signals:
-				child.Process.Signal(s)
-			case <-ended:
-				return
-			}
-		}
-	}()
-	err = child.Wait()
+	err = runToEnd(child, func(os.Signal) bool { return true })
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
