@@ -35,7 +35,7 @@ const headersPerCollection = 4096
 
 // entomb replaces the header by memory that nobody else sees. This happens in
 // one step: whoever looks sees the one or the other.
-func entomb(m *mapping, b mmap.MMap) {
+func entomb(b mmap.MMap) {
 	at := unsafe.Pointer(unsafe.SliceData(b))
 	// If there are no mappings left, the header stays, and with it the file's
 	// memory, until the collector comes.

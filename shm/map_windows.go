@@ -16,7 +16,7 @@ const keepFile = true
 // counted, and the last one out unmaps.
 const tombs = false
 
-func entomb(m *mapping, b mmap.MMap) { b.Unmap() }
+func entomb(b mmap.MMap) { b.Unmap() }
 
 func unmapLater(*mapping) {}
 

@@ -151,7 +151,7 @@ func (m *mapping) close() {
 		}
 	}
 	if m.header != nil {
-		entomb(m, m.header)
+		entomb(m.header)
 		m.header = nil
 	}
 	if m.file != nil {
