@@ -106,25 +106,18 @@ func qshmAttach(w *worker) error {
 		}
 		defer func() { _ = s.Close() }()
 	}
-	return w.bench(func(n int) error {
-		for range n {
-			s, err := shm.Attach(key)
-			if err != nil {
-				return err
-			}
-			if err := s.Detach(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return comeAndGo(w, func() (*shm.Segment, error) { return shm.Attach(key) })
 }
 
 func qshmCreate(w *worker) error {
 	key := w.arg("key")
+	return comeAndGo(w, func() (*shm.Segment, error) { return shm.Create(key, 4096) })
+}
+
+func comeAndGo(w *worker, come func() (*shm.Segment, error)) error {
 	return w.bench(func(n int) error {
 		for range n {
-			s, err := shm.Create(key, 4096)
+			s, err := come()
 			if err != nil {
 				return err
 			}
