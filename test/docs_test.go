@@ -56,6 +56,28 @@ func TestReadmeProgramCompiles(t *testing.T) {
 	goTool(t, embedder(t, string(program[1])), "build", "-o", os.DevNull, ".")
 }
 
+// What the README shows of the compose file stands in it, and runs in the docker
+// script.
+func TestReadmeShowsTheComposeFile(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile("platforms/docker/compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile("(?s)<!-- test: compose -->\n```yaml\n(.*?)```").FindAllSubmatch(readme, -1)
+	if len(shown) != 2 {
+		t.Errorf("the README shows %d pieces of it, want 2", len(shown))
+	}
+	for _, piece := range shown {
+		if !strings.Contains(string(file), string(piece[1])) {
+			t.Errorf("not in the compose file:\n%s", piece[1])
+		}
+	}
+}
+
 func TestEmbedderGetsThreeModules(t *testing.T) {
 	dir := embedder(t, `package main
 
