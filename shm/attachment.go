@@ -24,8 +24,7 @@ type attachment struct {
 func (h *home) attach(m *mapping, readOnly, inside bool) (*attachment, error) {
 	m.users++
 	a := &attachment{h: h, m: m}
-	if !a.claim(readOnly, inside) {
-		err := fmt.Errorf("%w: all %d attachments are taken; create the segment with MaxAttachments", ErrNoSpace, m.slots)
+	if err := a.claim(readOnly, inside); err != nil {
 		if a.drop() {
 			m.close()
 		}
@@ -43,8 +42,10 @@ func (h *home) attach(m *mapping, readOnly, inside bool) (*attachment, error) {
 // find nobody, and destroy the segment of a process that is attached.
 //
 // refs counts up first and down last: a crash in between leaves it too high,
-// never too low, so that a zero can be relied upon.
-func (a *attachment) claim(readOnly, inside bool) bool {
+// never too low, so that a zero can be relied upon. A fault does so too, if it is
+// the rest of a long header that was cut off.
+func (a *attachment) claim(readOnly, inside bool) (err error) {
+	defer a.m.report(debug.SetPanicOnFault(true), &err)
 	own, mode := a.h.presence.Token(), uint16(0)
 	if readOnly {
 		mode = modeReadOnly
@@ -63,7 +64,7 @@ func (a *attachment) claim(readOnly, inside bool) bool {
 				fault("claimed")
 				a.i, a.gen = i, (metaGen(s.meta.Load())+1)&genMask
 				s.meta.Store(packMeta(os.Getpid(), a.gen, mode))
-				return true
+				return nil
 			}
 		}
 		if inside {
@@ -72,7 +73,7 @@ func (a *attachment) claim(readOnly, inside bool) bool {
 			}
 		}
 		a.m.head.refs.Add(^uint32(0))
-		return false
+		return fmt.Errorf("%w: all %d attachments are taken; create the segment with MaxAttachments", ErrNoSpace, a.m.slots)
 	}
 }
 

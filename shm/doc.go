@@ -45,7 +45,8 @@
 // directory; between machines, use a message system. On systems other than
 // Linux, waiting is looking again, up to 500 times a second. Who may write the
 // store's files may write anything there: a segment is as trustworthy as those
-// who can open it. If somebody truncates the file while it is mapped, the calls
-// that copy the data, or lend them for a time, report it; any other access to
-// them faults.
+// who can open it. If somebody truncates the file, at whatever moment, calls report
+// it or go on. Two things fault: an access to the data outside of View and Update,
+// and, where nothing is left of the file, what does no more than look at the lock
+// word, as Lock does: see [Segment.Data].
 package shm

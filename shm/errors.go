@@ -36,7 +36,8 @@ var (
 	// ErrReadOnly: a write through a read-only attachment.
 	ErrReadOnly error = &kind{"read-only attachment", nil}
 	// ErrCorrupt: the file that stands under the key is not a segment, or one
-	// that this version does not understand. Such a file is never removed.
+	// that this version does not understand. Such a file is never removed. Or
+	// somebody has truncated it while it was in use, or about to be.
 	ErrCorrupt error = &kind{"not a segment", nil}
 	// ErrAbandoned: the last writer died inside the lock, so the data may be
 	// half-written; a copy was made of what stands there. Whoever next locks

@@ -30,6 +30,18 @@ func (s *Segment) done(op string, before bool, err *error) {
 	*err = fail(op, s.key, gone)
 }
 
+// report makes *err of a fault.
+func (m *mapping) report(before bool, err *error) {
+	debug.SetPanicOnFault(before)
+	if r := recover(); r != nil {
+		gone := m.gone(r)
+		if gone == nil {
+			panic(r)
+		}
+		*err = gone
+	}
+}
+
 // survive ends a fault that needs no error: the caller goes on without what it
 // wanted to find in the header.
 func (m *mapping) survive(before bool) {
@@ -46,7 +58,8 @@ func (m *mapping) gone(r any) error {
 		return nil
 	}
 	m.mu.Lock()
-	ours := contains(m.header, fault.Addr()) || contains(m.rw, fault.Addr()) || contains(m.ro, fault.Addr())
+	header := contains(m.header, fault.Addr()) // a sparse one has memory for that too
+	ours := header || contains(m.rw, fault.Addr()) || contains(m.ro, fault.Addr())
 	written := contains(m.ro, fault.Addr()) && canRead(m.ro, fault.Addr())
 	m.mu.Unlock()
 	if !ours {
@@ -55,10 +68,10 @@ func (m *mapping) gone(r any) error {
 	if written {
 		return fmt.Errorf("%w; attach without it to write", ErrReadOnly)
 	}
-	if !m.truncated() {
+	if !header && !m.truncated() {
 		return fmt.Errorf("%w: %s is full, and this segment was created Sparse; make room there", ErrNoSpace, filepath.Dir(m.path))
 	}
-	return fmt.Errorf("%w any more: somebody has truncated the file; detach, and create it anew", ErrCorrupt)
+	return fmt.Errorf("%w any more: somebody has truncated the file; when all have detached, create it anew", ErrCorrupt)
 }
 
 // truncated reports whether the file is too short. If it was removed, it cannot be

@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"qshm/keymap"
@@ -88,6 +87,7 @@ type shape struct {
 	slots   int
 	size    int
 	id      uint64
+	created int64
 }
 
 // newShape lays a segment out.
@@ -107,7 +107,7 @@ func newShape(size, slots int) (shape, error) {
 	if size > math.MaxInt-dataOff {
 		return shape{}, fmt.Errorf("%w: %d bytes are more than this machine can address", ErrSize, size)
 	}
-	return shape{dataOff, slots, size, 0}, nil
+	return shape{dataOff: dataOff, slots: slots, size: size}, nil
 }
 
 // readShape checks a header that stands in a file of fileSize bytes.
@@ -135,7 +135,7 @@ func readShape(h *header, key string, fileSize int64) (shape, error) {
 	case key != "" && h.hash != keymap.Hash(key):
 		return corrupt("it was made for another key of the same name")
 	}
-	return shape{int(h.dataOff), int(h.slots), int(h.size), h.id}, nil
+	return shape{int(h.dataOff), int(h.slots), int(h.size), h.id, h.created}, nil
 }
 
 // fresh returns the header that a creator writes; what follows are zeros.
@@ -148,7 +148,7 @@ func (s shape) fresh(key string) []byte {
 	h.slots = uint32(s.slots)
 	h.id = s.id
 	h.size = uint64(s.size)
-	h.created = time.Now().UnixNano()
+	h.created = s.created
 	h.pid = uint32(os.Getpid())
 	h.uid = uint32(max(os.Geteuid(), 0))
 	h.hash = keymap.Hash(key)

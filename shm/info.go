@@ -292,7 +292,7 @@ func (p *place) clear(door *lockfile.Door, force bool) (gone bool, err error) {
 		return false, err
 	}
 	living := m.anyAlive(p.dir, 0)
-	switch state := m.head.state.Load(); {
+	switch state := m.state(); {
 	case !living || state == stateMaking || state == stateDead:
 		return true, m.destroy(p.dir, door)
 	case !force && state == stateLive:
@@ -308,7 +308,7 @@ func (p *place) clear(door *lockfile.Door, force bool) (gone bool, err error) {
 	}
 	// If we die between the two, the next to come finds it removed, and unlinks.
 	fault("removed")
-	m.head.state.Store(stateRemoved) // [removed]
+	m.setState(stateRemoved) // [removed]
 	fault("unlink removed")
 	m.close()
 	return true, door.Remove()

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -106,7 +105,7 @@ func empty(path string) bool {
 
 func exists(m *mapping) error {
 	return fmt.Errorf("%w, created %s; attach to it, or remove it to start anew",
-		ErrExist, time.Unix(0, m.head.created).Format(time.DateTime))
+		ErrExist, time.Unix(0, m.created).Format(time.DateTime))
 }
 
 // attachInside attaches to the file behind the door, and leaves. If what stands
@@ -123,7 +122,7 @@ func (p *place) attachInside(door *lockfile.Door, mayAttach bool) (*Segment, err
 		}
 		return nil, p.fail(err)
 	}
-	living := m.head.state.Load() == stateLive && m.anyAlive(p.dir, 0)
+	living := m.state() == stateLive && m.anyAlive(p.dir, 0)
 	switch {
 	case !living: // [garbage]
 		err = p.failed(m.destroy(p.dir, door))
@@ -167,11 +166,16 @@ func (p *place) failed(err error) error {
 }
 
 // finish makes a Segment of an attachment, or ends it. inside tells that the
-// caller holds the door.
+// caller is inside the door, to create the segment: it is live then.
 func (p *place) finish(a *attachment, inside bool) (*Segment, error) {
 	fault("map data")
 	data, err := a.m.data(p.readOnly)
 	a.m.settle()
+	if err == nil && inside {
+		fault("live")
+		err = a.m.setState(stateLive) // [live]
+		fault("created")
+	}
 	if err != nil {
 		a.end(inside)
 		return nil, p.fail(err)
@@ -214,9 +218,6 @@ func (p *place) create(want shape) (seg *Segment, err error) {
 		door.Remove()
 		return nil, p.fail(err)
 	}
-	fault("live")
-	a.m.head.state.Store(stateLive) // [live]
-	fault("created")
 	if err := p.failed(door.Leave()); err != nil {
 		seg.Close()
 		return nil, err
@@ -245,6 +246,7 @@ func (p *place) build(want shape, door *lockfile.Door) (m *mapping, err error) {
 			return nil, err
 		}
 	}
+	want.created = time.Now().UnixNano()
 	if want.id, err = randomID(); err != nil {
 		return nil, err
 	}
@@ -360,9 +362,8 @@ func (m *mapping) destroy(dir string, door *lockfile.Door) error {
 }
 
 func (m *mapping) condemn() {
-	defer m.survive(debug.SetPanicOnFault(true))
 	fault("dead")
-	if m.head.state.Load() != stateRemoved { // who removed it died before the file was gone: others may go on
-		m.head.state.Store(stateDead) // [dead]
+	if m.state() != stateRemoved { // who removed it died before the file was gone: others may go on
+		m.setState(stateDead) // [dead]
 	}
 }

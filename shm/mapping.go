@@ -4,6 +4,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"sync"
 
 	"github.com/edsrzf/mmap-go"
@@ -96,6 +97,20 @@ func newMapping(file *os.File, path string, info fs.FileInfo, s shape) (*mapping
 	}
 	unmapLater(m)
 	return m, nil
+}
+
+// state is the state of the segment. One whose header is gone is dead.
+func (m *mapping) state() (state uint32) {
+	state = stateDead
+	defer m.survive(debug.SetPanicOnFault(true))
+	return m.head.state.Load()
+}
+
+// setState changes it. Who is about to remove the file needs no err.
+func (m *mapping) setState(state uint32) (err error) {
+	defer m.report(debug.SetPanicOnFault(true), &err)
+	m.head.state.Store(state)
+	return nil
 }
 
 // data returns the segment's memory, mapping it if no attachment of this process

@@ -2,7 +2,6 @@ package shm
 
 import (
 	"os"
-	"runtime/debug"
 	"sync"
 
 	"qshm/lockfile"
@@ -81,7 +80,7 @@ func (p *place) share(mayAttach bool) (*attachment, error) {
 		return nil, nil
 	}
 	m := h.maps[p.path]
-	if m == nil || !m.live() || !sameFile(p.path, m.info) {
+	if m == nil || m.state() != stateLive || !sameFile(p.path, m.info) {
 		return nil, nil
 	}
 	if !mayAttach {
@@ -93,11 +92,6 @@ func (p *place) share(mayAttach bool) (*attachment, error) {
 		return nil, nil // not outside the door
 	}
 	return a, nil
-}
-
-func (m *mapping) live() bool {
-	defer m.survive(debug.SetPanicOnFault(true))
-	return m.head.state.Load() == stateLive
 }
 
 // adopt attaches to m, for a caller inside the door, and makes it what further

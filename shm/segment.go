@@ -215,7 +215,8 @@ func (s *Segment) Attached() bool { return !s.detached() }
 // ReadAt, WriteAt, Snapshot, View and Update report it as an error; who uses the
 // slice in another way can have a panic instead of a crash by
 // debug.SetPanicOnFault. If the file was cut down to nothing, the lock goes with
-// it, and Lock and Version fault too.
+// it, and Lock, LockContext, TryLock, Unlock, Abandoned, Version and Changes fault
+// too.
 func (s *Segment) Data() []byte {
 	if s.detached() {
 		return nil
