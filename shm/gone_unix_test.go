@@ -111,6 +111,22 @@ func TestTruncatedToNothingWhileInUse(t *testing.T) {
 		detach(t, create(t, key, size))
 		detach(t, seg)
 	})
+	t.Run("waiting for the lock", func(t *testing.T) {
+		store(t)
+		needAddresses(t)
+		seg := create(t, key, size)
+		second := attach(t, key)
+		lock(t, seg)
+		ended := make(chan error)
+		go func() { ended <- second.Lock() }()
+		for seg.head.word.Load()&waitersBit == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cut(t, seg, 0)
+		wantError(t, <-ended, "lock", key, ErrCorrupt)
+		detach(t, second)
+		detach(t, seg)
+	})
 	t.Run("detach wakes a waiter", func(t *testing.T) {
 		store(t)
 		needAddresses(t)

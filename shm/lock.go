@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"qshm/lockfile"
@@ -73,7 +74,8 @@ const (
 // The lock belongs to the attachment, not to the goroutine: any goroutine may
 // unlock. Locking twice waits for ever, as a sync.Mutex does.
 //
-// Errors: ErrDetached.
+// Errors: ErrDetached; ErrCorrupt if somebody truncates the file to nothing while
+// Lock waits.
 func (s *Segment) Lock() error {
 	if s.tryFast() {
 		return nil
@@ -85,7 +87,7 @@ func (s *Segment) Lock() error {
 // wraps the context's and says who holds the lock. A deadline is kept exactly;
 // a cancellation is noticed within 25 milliseconds.
 //
-// Errors: ErrDetached, and the context's.
+// Errors: ErrDetached, ErrCorrupt as Lock, and the context's.
 func (s *Segment) LockContext(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fail("lock", s.key, err)
@@ -212,11 +214,11 @@ func (h *header) disown(dead uint64) {
 }
 
 // lockSlow waits for the lock.
-func (s *Segment) lockSlow(ctx context.Context, op string) error {
+func (s *Segment) lockSlow(ctx context.Context, op string) (err error) {
 	if !s.enter() {
 		return fail(op, s.key, ErrDetached)
 	}
-	defer s.leave()
+	defer s.done(op, debug.SetPanicOnFault(true), &err)
 	start := time.Now()
 	// One goroutine of a process waits for the others' sake at a time, so that
 	// many who wait hold one thread.

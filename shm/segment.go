@@ -216,7 +216,7 @@ func (s *Segment) Attached() bool { return !s.detached() }
 // slice in another way can have a panic instead of a crash by
 // debug.SetPanicOnFault. If the file was cut down to nothing, the lock goes with
 // it, and Lock, LockContext, TryLock, Unlock, Abandoned, Version and Changes fault
-// too.
+// too, but for those that are waiting.
 func (s *Segment) Data() []byte {
 	if s.detached() {
 		return nil
