@@ -129,7 +129,14 @@ func condemn(path string) error {
 // the path by now: so it does that by an open file, whose name it is. Another who
 // does the same meanwhile is kept out, because wine renames what stands at the
 // path at which the file was opened, whatever that is by then.
+//
+// Whether the path still leads to our file is asked first, by an open that nobody
+// is in the way of: if not, there is nothing to rename, and a successor that many
+// have open would keep us out until we run out of patience.
 func setAside(path, aside string, info fs.FileInfo) error {
+	if same, err := leadsTo(path, info); err != nil || !same {
+		return err
+	}
 	file, err := openShared(path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, 0)
 	if err != nil {
 		return err
@@ -156,6 +163,20 @@ func setAside(path, aside string, info fs.FileInfo) error {
 	err = windows.SetFileInformationByHandle(windows.Handle(file.Fd()), windows.FileRenameInfo,
 		(*byte)(unsafe.Pointer(&rename)), uint32(unsafe.Sizeof(rename)))
 	return pathError("rename", path, err)
+}
+
+// leadsTo reports whether the file that info describes stands at path. An open for
+// the attributes alone is in no conflict with those who have the file open. Not
+// os.SameFile with os.Lstat: that shares nothing when it opens the file, which
+// wine refuses for one that is mapped, and then says that it is another.
+func leadsTo(path string, info fs.FileInfo) (bool, error) {
+	file, err := openShared(path, windows.FILE_READ_ATTRIBUTES, windows.FILE_SHARE_DELETE)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	now, err := file.Stat()
+	return err == nil && os.SameFile(now, info), err
 }
 
 // RemoveAside removes files that have lost their names while they were in use,
