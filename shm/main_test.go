@@ -42,15 +42,13 @@ func command(role, arg string) *exec.Cmd {
 	return cmd
 }
 
-// runThenKill starts another process, waits for its first line and kills it.
-func runThenKill(t *testing.T, role, arg string) {
+// start starts another process and waits for its first line.
+func start(t *testing.T, role, arg string) *exec.Cmd {
 	t.Helper()
 	cmd := command(role, arg)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
+	if _, err := cmd.StdinPipe(); err != nil { // open until Wait
 		t.Fatal(err)
 	}
-	defer stdin.Close()
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -59,11 +57,20 @@ func runThenKill(t *testing.T, role, arg string) {
 		t.Fatal(err)
 	}
 	line, err := bufio.NewReader(stdout).ReadString('\n')
-	cmd.Process.Kill()
-	cmd.Wait()
 	if err != nil || line != "ready\n" {
+		cmd.Process.Kill()
+		cmd.Wait()
 		t.Fatalf("%s: %q, %v", role, line, err)
 	}
+	return cmd
+}
+
+// runThenKill starts another process, waits for its first line and kills it.
+func runThenKill(t *testing.T, role, arg string) {
+	t.Helper()
+	cmd := start(t, role, arg)
+	cmd.Process.Kill()
+	cmd.Wait()
 }
 
 func readyToDie() error {
