@@ -84,8 +84,9 @@ func (s *Segment) Lock() error {
 }
 
 // LockContext is Lock that gives up when the context ends, with an error that
-// wraps the context's and says who holds the lock. A deadline is kept exactly;
-// a cancellation is noticed within 25 milliseconds.
+// wraps the context's and says who holds the lock. A deadline is kept exactly,
+// on Windows to a tick of its clock, 16 milliseconds; a cancellation is noticed
+// within 25 milliseconds.
 //
 // Errors: ErrDetached, ErrCorrupt as Lock, and the context's.
 func (s *Segment) LockContext(ctx context.Context) error {

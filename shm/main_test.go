@@ -20,8 +20,10 @@ import (
 const roleEnv = "SHM_TEST_ROLE"
 
 var roles = map[string]func(arg string) error{
-	"lock and die":   lockAndDieRole,
-	"attach and die": attachAndDieRole,
+	"lock and die":      lockAndDieRole,
+	"attach and die":    attachAndDieRole,
+	"sleep on the lock": func(key string) error { return sleepRole(key, sleepOnTheLock) },
+	"sleep on the bell": func(key string) error { return sleepRole(key, sleepOnTheBell) },
 }
 
 func TestMain(m *testing.M) {

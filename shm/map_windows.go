@@ -16,7 +16,10 @@ const keepFile = true
 // counted, and the last one out unmaps.
 const tombs = false
 
-func entomb(b mmap.MMap) { b.Unmap() }
+func entomb(b mmap.MMap) {
+	closeEvents(headerAt(b))
+	b.Unmap()
+}
 
 func unmapLater(*mapping) {}
 

@@ -221,7 +221,7 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 	app.acquire()
 	listening := app.listenForMessages()
 	n := 50
-	if runtime.GOOS == "windows" { // where all who wait look again and again
+	if runtime.GOOS == "windows" { // fifty take minutes under wine
 		n = 10
 	}
 	senders := st.startN(n)
