@@ -43,10 +43,11 @@
 // The lock is fair in the long run, not first come, first served. Memory is not
 // kept over a reboot. Processes must be on one machine and see the same
 // directory; between machines, use a message system. On systems other than
-// Linux, waiting is looking again, up to 500 times a second. Who may write the
-// store's files may write anything there: a segment is as trustworthy as those
-// who can open it. If somebody truncates the file, at whatever moment, calls report
-// it or go on. Two things fault: an access to the data outside of View and Update,
-// and, where nothing is left of the file, what does no more than look at the lock
-// word, as Lock does: see [Segment.Data].
+// Linux and Windows, waiting is looking again, up to 500 times a second; so it is
+// on Windows between processes of different sessions or rights, in the end each
+// 25 ms. Who may write the store's files may write anything there: a segment is as
+// trustworthy as those who can open it. If somebody truncates the file, at whatever
+// moment, calls report it or go on. Two things fault: an access to the data outside
+// of View and Update, and, where nothing is left of the file, what does no more
+// than look at the lock word, as Lock does: see [Segment.Data].
 package shm
