@@ -69,7 +69,7 @@ func (p *place) open(size int, mayCreate, mayAttach bool) (seg *Segment, created
 	}
 	for start := time.Now(); ; {
 		door, err := lockfile.Enter(p.ctx, p.path)
-		for errors.Is(err, fs.ErrPermission) && empty(p.path) && time.Since(start) < doorPatience {
+		for errors.Is(err, fs.ErrPermission) && unfinished(p.path) && time.Since(start) < doorPatience {
 			// Another user is about to make it, and has not come to give it the
 			// permissions that Perm asks for.
 			time.Sleep(time.Millisecond)
@@ -98,9 +98,11 @@ func (p *place) open(size int, mayCreate, mayAttach bool) (seg *Segment, created
 	}
 }
 
-func empty(path string) bool {
+// unfinished reports whether the file at path is only about to be a segment. One
+// that has gone by now was: there is another look to take.
+func unfinished(path string) bool {
 	info, err := os.Lstat(path)
-	return err == nil && info.Size() == 0
+	return errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
 }
 
 func exists(m *mapping) error {

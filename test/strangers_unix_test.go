@@ -280,6 +280,31 @@ func TestAnotherUser(t *testing.T) {
 		must(t, os.Remove(st.path("k")))
 		call.must()
 		b.exit()
+		// Whoever has met it, and then looks again, may find that it has gone.
+		c := start(st)
+		over, coming := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(coming)
+			for path := st.path("going"); ; {
+				if os.WriteFile(path, nil, 0o600) != nil || os.Remove(path) != nil {
+					t.Error("a file does not come and go")
+					return
+				}
+				select {
+				case <-over:
+					return
+				default:
+				}
+			}
+		}()
+		for range 300 {
+			_, err := c.tryAttach("going")
+			if wantError(t, err, shm.ErrNotExist); t.Failed() {
+				break
+			}
+		}
+		close(over)
+		<-coming
 		// This one has died there.
 		must(t, os.WriteFile(st.path("dead"), nil, 0o600))
 		_, err := start(st).tryAttach("dead")
