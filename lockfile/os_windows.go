@@ -33,7 +33,7 @@ func busy(err error) bool {
 // moment of a look or while it waits, it can be neither removed nor renamed. Of
 // many who come at once each has its moment; who takes longer is stopped.
 const (
-	removePatience = time.Second
+	removePatience = 10 * time.Second
 	removePause    = time.Millisecond
 )
 
