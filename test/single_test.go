@@ -172,7 +172,11 @@ func (st *store) awaitSenders(n int) {
 
 func TestSingleOneOfManyGetsTheKey(t *testing.T) {
 	st := newStore(t)
-	procs := st.startN(100)
+	n := 100
+	if runtime.GOOS == "windows" { // those who look at a file keep out who is to remove it
+		n = 30
+	}
+	procs := st.startN(n)
 	calls := make([]*pending, len(procs))
 	for n, p := range procs {
 		r := acquireRequest()
