@@ -19,7 +19,11 @@ func attachGroup(all []*peer, pl plan, have bool) *group {
 
 func createGroup(all []*peer, pl plan) *group {
 	g := &group{ID: "create", Title: "Create and destroy, 4 KiB", Columns: []column{{Key: "op", Title: "time", format: duration}}}
-	return withPeers(all, "create", g, func(p *peer, key string) (map[string]float64, error) {
+	withPeers(all, "create", g, func(p *peer, key string) (map[string]float64, error) {
 		return benched(job{peer: p, op: "create", args: []string{option("key", key), option("ms", pl.bench)}})
 	})
+	if r := g.row("files"); r != nil {
+		r.yardstick = true
+	}
+	return g
 }

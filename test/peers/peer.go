@@ -51,6 +51,9 @@ var programs = []program{
 	{"futex", "futex.c", func(out, src, _ string) ([]string, error) {
 		return []string{"cc", "-O2", "-o", out, src, "-lrt"}, nil
 	}, compiled},
+	{"files", "files.c", func(out, src, _ string) ([]string, error) {
+		return []string{"cc", "-O2", "-D_GNU_SOURCE", "-o", out, src, "-lrt"}, nil
+	}, compiled},
 	{"glibc", "glibc.c", func(out, src, _ string) ([]string, error) {
 		return []string{"cc", "-O2", "-o", out, src, "-pthread", "-lrt"}, nil
 	}, compiled},
