@@ -353,9 +353,10 @@ func qshmAllocs(w *worker) error {
 		"write":    func() error { _, err := s.WriteAt(b, 0); return err },
 	}[w.arg("what")]
 	return w.measure(func(int64) (figures, error) {
-		const n = 10000
+		n := 10000
 		var f figures
 		if w.arg("what") == "wait" {
+			n = 1000 // each takes as long as a change
 			// Only a wait that sleeps tells: somebody else makes the changes, and takes time over each.
 			go func() {
 				for ctx.Err() == nil {
@@ -373,8 +374,8 @@ func qshmAllocs(w *worker) error {
 				return f, err
 			}
 		}
-		// A few of the runtime's own come between now and then; one per operation would be ten thousand.
-		f.Alloc = float64((mallocs() - before) / (n / 10) / 10)
+		// A few of the runtime's own come between now and then; one per operation would be as many as those.
+		f.Alloc = float64((mallocs() - before) / uint64(n/10) / 10)
 		return f, nil
 	})
 }
