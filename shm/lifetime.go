@@ -76,6 +76,9 @@ func (p *place) open(size int, mayCreate, mayAttach bool) (seg *Segment, created
 			door, err = lockfile.Enter(p.ctx, p.path)
 		}
 		switch {
+		case err == nil && mayCreate && takesOver && door.Info().Size() == 0:
+			seg, err := p.createInside(door, want)
+			return seg, err == nil, err
 		case err == nil:
 			if seg, err = p.attachInside(door, mayAttach); seg != nil || err != nil {
 				return seg, false, err
@@ -199,6 +202,11 @@ func (p *place) create(want shape) (seg *Segment, err error) {
 	if err != nil {
 		return nil, p.fail(err)
 	}
+	return p.createInside(door, want)
+}
+
+// createInside makes a segment of the empty file behind the door.
+func (p *place) createInside(door *lockfile.Door, want shape) (seg *Segment, err error) {
 	sweepSome(p.dir) // before memory is needed
 	h, err := enterHome(p.dir)
 	if err != nil {

@@ -62,3 +62,27 @@ func TestCreatorKilledBeforeAllocatingLeavesGarbage(t *testing.T) {
 		}
 	})
 }
+
+// A creator that has made the file, and has it open but not locked yet, is in
+// nobody's way: on Windows it keeps the file from being removed.
+func TestCreateInAnEmptyFileThatAnotherHasOpen(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv(keymap.EnvDir, dir)
+	path := filepath.Join(dir, keymap.Name("k"))
+	slow, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	s, err := Create("k", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow.Close()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the file is still there")
+	}
+}

@@ -26,6 +26,10 @@ const keepFile = false
 // The collector removes the tomb when nobody can reach it.
 const tombs = true
 
+// takesOver: who finds a file empty removes it, and makes another, that is his own
+// and has the permissions he asks for.
+const takesOver = false
+
 // headers counts those in memory, and the tombs in their place. After each so many
 // the collector is asked to look: the system allows a process some ten thousand
 // mappings.

@@ -16,6 +16,11 @@ const keepFile = true
 // counted, and the last one out unmaps.
 const tombs = false
 
+// takesOver: who finds a file empty makes it his segment, whoever it was that
+// made it and has not locked it yet, or died. To remove it, all who have it open
+// would have to get out of the way, and others keep coming.
+const takesOver = true
+
 func entomb(b mmap.MMap) {
 	closeEvents(headerAt(b))
 	b.Unmap()

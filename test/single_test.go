@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -172,11 +171,7 @@ func (st *store) awaitSenders(n int) {
 
 func TestSingleOneOfManyGetsTheKey(t *testing.T) {
 	st := newStore(t)
-	n := 100
-	if runtime.GOOS == "windows" { // those who look at a file keep out who is to remove it
-		n = 30
-	}
-	procs := st.startN(n)
+	procs := st.startN(100)
 	calls := make([]*pending, len(procs))
 	for n, p := range procs {
 		r := acquireRequest()
@@ -186,7 +181,36 @@ func TestSingleOneOfManyGetsTheKey(t *testing.T) {
 	for _, p := range procs {
 		p.begin(request{Op: "go"})
 	}
-	var winner *proc
+	winner := onlyWinner(t, procs, calls)
+	winner.closeInstance()
+	st.wantFiles()
+	procs[0].acquire()
+	procs[0].closeInstance()
+	st.wantFiles()
+}
+
+// What the killed one left stands in the way of all, and one of them gets the key
+// the first time.
+func TestSingleOneOfManyReplacesTheKilled(t *testing.T) {
+	st := newStore(t)
+	procs := st.startN(50)
+	for range 5 {
+		app := st.start()
+		app.acquire()
+		app.kill()
+		calls := make([]*pending, len(procs))
+		for n, p := range procs {
+			calls[n] = p.begin(acquireRequest())
+		}
+		onlyWinner(t, procs, calls).closeInstance()
+		st.wantFiles()
+	}
+}
+
+// onlyWinner returns the process whose call to acquire has got the key. The others
+// are told that one runs.
+func onlyWinner(t *testing.T, procs []*proc, calls []*pending) (winner *proc) {
+	t.Helper()
 	for n, call := range calls {
 		switch _, err := call.outcome(); {
 		case err == nil && winner != nil:
@@ -200,11 +224,7 @@ func TestSingleOneOfManyGetsTheKey(t *testing.T) {
 	if winner == nil {
 		t.Fatal("nobody has the key")
 	}
-	winner.closeInstance()
-	st.wantFiles()
-	procs[0].acquire()
-	procs[0].closeInstance()
-	st.wantFiles()
+	return winner
 }
 
 var floodLengths = []int{0, 1, 17, 4096, 65471, 65472, 65473, 100_000, 0, 1000}
@@ -224,11 +244,7 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 	app := st.start()
 	app.acquire()
 	listening := app.listenForMessages()
-	n := 50
-	if runtime.GOOS == "windows" { // fifty take minutes under wine
-		n = 10
-	}
-	senders := st.startN(n)
+	senders := st.startN(50)
 	calls := make([]*pending, len(senders))
 	for s, p := range senders {
 		calls[s] = p.begin(request{Op: "single flood", Key: key("app"), N: s})
