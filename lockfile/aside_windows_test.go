@@ -16,7 +16,7 @@ func TestSetAsideLeavesASuccessorInUseAlone(t *testing.T) {
 	if err := os.WriteFile(path, []byte("ours"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ours, err := openShared(path, windows.GENERIC_READ, windows.FILE_SHARE_DELETE)
+	ours, err := Open(path, os.O_RDONLY)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestSetAsideRenamesWhatIsMapped(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	file, err := openShared(path, windows.GENERIC_READ|windows.GENERIC_WRITE, windows.FILE_SHARE_DELETE)
+	file, err := Open(path, os.O_RDWR)
 	if err != nil {
 		t.Fatal(err)
 	}

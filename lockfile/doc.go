@@ -8,6 +8,9 @@
 //     there. Anybody can ask [Alive], also from another container, where a
 //     process number would mean nothing.
 //
+// [Open] and [LeadsTo] are for those who look at such files, and must not be in
+// the way of who is about to remove them.
+//
 // Locks belong to the open file, not to the process: two goroutines exclude each
 // other as two processes do, and a program started by exec inherits none.
 //

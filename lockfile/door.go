@@ -61,11 +61,11 @@ func Make(path string, perm fs.FileMode) (*Door, error) {
 		return acquire(context.Background(), lock)
 	})
 	if door != nil && door.info.Size() > 0 {
-		door.Leave() // somebody was inside before us, and is about to remove it: see condemn
+		door.Leave() // somebody was inside before us: it is his by now, or about to go (see condemn)
 		door = nil
 	}
 	if err == nil && door == nil {
-		err = fs.ErrExist // created, found empty and cleaned away before we had locked it
+		err = fs.ErrExist // created, found empty, and used or cleaned away before we had locked it
 	}
 	return door, err
 }

@@ -355,6 +355,34 @@ func TestOnlyRegularFilesHaveDoors(t *testing.T) {
 	}
 }
 
+func TestLeadsTo(t *testing.T) {
+	path := made(t)
+	file, err := Open(path, os.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := LeadsTo(path, info); !same || err != nil {
+		t.Errorf("while it is there: %v, %v", same, err)
+	}
+	if err := enter(t, path).Remove(); err != nil { // which an open file is not in the way of
+		t.Fatal(err)
+	}
+	if same, err := LeadsTo(path, info); same || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("when it is gone: %v, %v", same, err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if same, err := LeadsTo(path, info); same || err != nil {
+		t.Errorf("when another is there: %v, %v", same, err)
+	}
+}
+
 func TestRemoveOfARemovedFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a file that is open cannot be removed on Windows")

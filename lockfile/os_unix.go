@@ -15,6 +15,32 @@ import (
 // waited for.
 const asItIs = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
+// Open opens the existing file at path, by os.O_RDONLY or os.O_RDWR, to look at
+// what a door is for. Symbolic links are not followed, and no pipe is waited for.
+// The file can be removed meanwhile.
+func Open(path string, flag int) (*os.File, error) {
+	if flag == os.O_RDONLY {
+		flag |= syscall.O_NONBLOCK
+	}
+	for {
+		// Not os.OpenFile, which asks further whether the file is one to poll.
+		fd, err := syscall.Open(path, flag|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	}
+}
+
+// LeadsTo reports whether the file that info describes stands at path.
+func LeadsTo(path string, info fs.FileInfo) (bool, error) {
+	now, err := os.Lstat(path)
+	return err == nil && os.SameFile(now, info), err
+}
+
 // linked reports whether the open file still has a name.
 func linked(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)

@@ -67,7 +67,7 @@ func removeFile(lock *flock.Flock, info fs.FileInfo) error {
 	path := lock.Path()
 	// As long as this is open no other file can pass for this one. On NTFS none
 	// does anyway, but wine's files may have the number of a file just removed.
-	file, err := openShared(path, windows.GENERIC_READ, windows.FILE_SHARE_DELETE)
+	file, err := Open(path, os.O_RDONLY)
 	if err == nil {
 		defer file.Close()
 		if info.Size() == 0 {
@@ -92,6 +92,17 @@ func removeFile(lock *flock.Flock, info fs.FileInfo) error {
 	fault("remove aside")
 	os.Remove(aside)
 	return nil
+}
+
+// Open opens the existing file at path, by os.O_RDONLY or os.O_RDWR, to look at
+// what a door is for. The file can be renamed meanwhile, which is how Remove frees
+// a path here.
+func Open(path string, flag int) (*os.File, error) {
+	access := uint32(windows.GENERIC_READ)
+	if flag == os.O_RDWR {
+		access |= windows.GENERIC_WRITE
+	}
+	return openShared(path, access, windows.FILE_SHARE_DELETE)
 }
 
 // openShared opens a file so that others may read and write it, and what else
@@ -134,7 +145,7 @@ func condemn(path string) error {
 // is in the way of: if not, there is nothing to rename, and a successor that many
 // have open would keep us out until we run out of patience.
 func setAside(path, aside string, info fs.FileInfo) error {
-	if same, err := leadsTo(path, info); err != nil || !same {
+	if same, err := LeadsTo(path, info); err != nil || !same {
 		return err
 	}
 	file, err := openShared(path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, 0)
@@ -165,11 +176,11 @@ func setAside(path, aside string, info fs.FileInfo) error {
 	return pathError("rename", path, err)
 }
 
-// leadsTo reports whether the file that info describes stands at path. An open for
+// LeadsTo reports whether the file that info describes stands at path. An open for
 // the attributes alone is in no conflict with those who have the file open. Not
 // os.SameFile with os.Lstat: that shares nothing when it opens the file, which
 // wine refuses for one that is mapped, and then says that it is another.
-func leadsTo(path string, info fs.FileInfo) (bool, error) {
+func LeadsTo(path string, info fs.FileInfo) (bool, error) {
 	file, err := openShared(path, windows.FILE_READ_ATTRIBUTES, windows.FILE_SHARE_DELETE)
 	if err != nil {
 		return false, err

@@ -78,7 +78,7 @@ func (s *Segment) Info() (info Info, err error) {
 	defer s.done("info", debug.SetPanicOnFault(true), &err)
 	info = describe(s.head, s.m.slot, s.m.shape, s.m.path, s.m.info)
 	info.Key = s.key
-	if info.Status == StatusLive && !sameFile(s.m.path, s.m.info) {
+	if info.Status == StatusLive && !s.m.linked() {
 		info.Status = StatusRemoved
 	}
 	return info, nil
@@ -175,7 +175,7 @@ func stranger(dir, name string) Info {
 
 // inspect reads and describes the segment in the file at path.
 func inspect(path, key string) (Info, error) {
-	file, err := openToLook(path)
+	file, err := lockfile.Open(path, os.O_RDONLY)
 	if err != nil {
 		if info, look := os.Lstat(path); look == nil && !info.Mode().IsRegular() {
 			err = fmt.Errorf("%w: %w", lockfile.ErrNotRegular, err)

@@ -76,7 +76,7 @@ func (p *place) open(size int, mayCreate, mayAttach bool) (seg *Segment, created
 			door, err = lockfile.Enter(p.ctx, p.path)
 		}
 		switch {
-		case err == nil && mayCreate && takesOver && door.Info().Size() == 0:
+		case err == nil && mayCreate && fillsEmpty && door.Info().Size() == 0:
 			seg, err := p.createInside(door, want)
 			return seg, err == nil, err
 		case err == nil:
@@ -237,7 +237,7 @@ func (p *place) createInside(door *lockfile.Door, want shape) (seg *Segment, err
 
 // build gives the new file its header and its memory.
 func (p *place) build(want shape, door *lockfile.Door) (m *mapping, err error) {
-	file, err := openFile(p.path)
+	file, err := lockfile.Open(p.path, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}

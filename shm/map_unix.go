@@ -3,7 +3,6 @@
 package shm
 
 import (
-	"io/fs"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -26,9 +25,9 @@ const keepFile = false
 // The collector removes the tomb when nobody can reach it.
 const tombs = true
 
-// takesOver: who finds a file empty removes it, and makes another, that is his own
+// fillsEmpty: who finds a file empty removes it, and makes another, that is his own
 // and has the permissions he asks for.
-const takesOver = false
+const fillsEmpty = false
 
 // headers counts those in memory, and the tombs in their place. After each so many
 // the collector is asked to look: the system allows a process some ten thousand
@@ -62,32 +61,4 @@ func unmapLater(m *mapping) {
 // mapAlign is what the offset of a mapping must be a multiple of.
 func mapAlign() int { return os.Getpagesize() }
 
-// openFile opens a segment's file, which may be anything.
-func openFile(path string) (*os.File, error) { return openRaw(path, unix.O_RDWR) }
-
-// openToLook opens a file that is only to be read. It does not wait for the other
-// end of what may be a pipe.
-func openToLook(path string) (*os.File, error) { return openRaw(path, unix.O_RDONLY|unix.O_NONBLOCK) }
-
-// openRaw does without the system calls by which os.OpenFile finds out that a
-// file is none to poll.
-func openRaw(path string, flag int) (*os.File, error) {
-	for {
-		fd, err := unix.Open(path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-		}
-		return os.NewFile(uintptr(fd), path), nil
-	}
-}
-
 func outOfResources(error) bool { return false }
-
-// sameFile reports whether path still names the file that info describes.
-func sameFile(path string, info fs.FileInfo) bool {
-	now, err := os.Lstat(path)
-	return err == nil && os.SameFile(now, info)
-}

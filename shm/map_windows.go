@@ -2,8 +2,6 @@ package shm
 
 import (
 	"errors"
-	"io/fs"
-	"os"
 
 	"github.com/edsrzf/mmap-go"
 	"golang.org/x/sys/windows"
@@ -16,10 +14,10 @@ const keepFile = true
 // counted, and the last one out unmaps.
 const tombs = false
 
-// takesOver: who finds a file empty makes it his segment, whoever it was that
+// fillsEmpty: who finds a file empty makes it his segment, whoever it was that
 // made it and has not locked it yet, or died. To remove it, all who have it open
 // would have to get out of the way, and others keep coming.
-const takesOver = true
+const fillsEmpty = true
 
 func entomb(b mmap.MMap) {
 	closeEvents(headerAt(b))
@@ -32,29 +30,6 @@ func unmapLater(*mapping) {}
 // granularity, which is 64 KiB on every Windows.
 func mapAlign() int { return 64 << 10 }
 
-// openFile opens a segment's file so that others can rename it meanwhile: that is
-// how Remove frees a key here.
-func openFile(path string) (*os.File, error) {
-	return openShared(path, windows.GENERIC_READ|windows.GENERIC_WRITE)
-}
-
-// openToLook opens a file that is only to be read.
-func openToLook(path string) (*os.File, error) { return openShared(path, windows.GENERIC_READ) }
-
-func openShared(path string, access uint32) (*os.File, error) {
-	name, err := windows.UTF16PtrFromString(path)
-	if err == nil {
-		var file windows.Handle
-		file, err = windows.CreateFile(name, access,
-			windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
-			nil, windows.OPEN_EXISTING, windows.FILE_ATTRIBUTE_NORMAL, 0)
-		if err == nil {
-			return os.NewFile(uintptr(file), path), nil
-		}
-	}
-	return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-}
-
 func outOfResources(err error) bool {
 	for _, target := range []error{
 		windows.ERROR_DISK_FULL, windows.ERROR_HANDLE_DISK_FULL, windows.ERROR_NOT_ENOUGH_MEMORY,
@@ -65,17 +40,4 @@ func outOfResources(err error) bool {
 		}
 	}
 	return false
-}
-
-// sameFile reports whether path still names the file that info describes. The
-// path is opened, because Go asks for a path's identity in a way that wine
-// refuses while somebody has the file open.
-func sameFile(path string, info fs.FileInfo) bool {
-	file, err := openToLook(path)
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	now, err := file.Stat()
-	return err == nil && os.SameFile(now, info)
 }

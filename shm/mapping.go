@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/edsrzf/mmap-go"
+
+	"qshm/lockfile"
 )
 
 // mapping is the memory of one segment in this process: the header, which every
@@ -37,7 +39,7 @@ type mapping struct {
 //
 // The caller is inside the door, so the file is not removed meanwhile.
 func openSegment(path, key string, info fs.FileInfo) (m *mapping, half bool, err error) {
-	file, err := openFile(path)
+	file, err := lockfile.Open(path, os.O_RDWR)
 	if err != nil {
 		return nil, false, err
 	}
@@ -99,6 +101,12 @@ func newMapping(file *os.File, path string, info fs.FileInfo, s shape) (*mapping
 	return m, nil
 }
 
+// linked reports whether the file is still the one at its path.
+func (m *mapping) linked() bool {
+	same, err := lockfile.LeadsTo(m.path, m.info)
+	return same && err == nil
+}
+
 // state is the state of the segment. One whose header is gone is dead.
 func (m *mapping) state() (state uint32) {
 	state = stateDead
@@ -126,7 +134,7 @@ func (m *mapping) data(readOnly bool) ([]byte, error) {
 		return *at, nil
 	}
 	if m.file == nil {
-		file, err := openFile(m.path)
+		file, err := lockfile.Open(m.path, os.O_RDWR)
 		if err != nil {
 			return nil, err
 		}

@@ -80,7 +80,7 @@ func (p *place) share(mayAttach bool) (*attachment, error) {
 		return nil, nil
 	}
 	m := h.maps[p.path]
-	if m == nil || m.state() != stateLive || !sameFile(p.path, m.info) {
+	if m == nil || m.state() != stateLive || !m.linked() {
 		return nil, nil
 	}
 	if !mayAttach {
