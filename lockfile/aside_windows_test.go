@@ -12,19 +12,7 @@ import (
 // those who have its successor open, in the way of flock, until they report that.
 func TestSetAsideLeavesASuccessorInUseAlone(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "file")
-	if err := os.WriteFile(path, []byte("ours"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ours, err := Open(path, os.O_RDONLY)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ours.Close()
-	info, err := ours.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, path, info := opened(t, dir)
 	if err := setAside(path, filepath.Join(dir, "aside"), info); err != nil {
 		t.Fatal(err)
 	}
@@ -46,19 +34,7 @@ func TestSetAsideLeavesASuccessorInUseAlone(t *testing.T) {
 // A file that others have mapped loses its name all the same.
 func TestSetAsideRenamesWhatIsMapped(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "file")
-	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := Open(path, os.O_RDWR)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
+	file, path, info := opened(t, dir)
 	section, err := windows.CreateFileMapping(windows.Handle(file.Fd()), nil, windows.PAGE_READWRITE, 0, 0, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -355,17 +355,26 @@ func TestOnlyRegularFilesHaveDoors(t *testing.T) {
 	}
 }
 
+// opened makes a file and opens it, until the test ends.
+func opened(t *testing.T, dir string) (file *os.File, path string, info fs.FileInfo) {
+	t.Helper()
+	path = filepath.Join(dir, "file")
+	err := os.WriteFile(path, make([]byte, 4096), 0o600)
+	if err == nil {
+		file, err = Open(path, os.O_RDWR)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	if info, err = file.Stat(); err != nil {
+		t.Fatal(err)
+	}
+	return file, path, info
+}
+
 func TestLeadsTo(t *testing.T) {
-	path := made(t)
-	file, err := Open(path, os.O_RDWR)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, path, info := opened(t, t.TempDir())
 	if same, err := LeadsTo(path, info); !same || err != nil {
 		t.Errorf("while it is there: %v, %v", same, err)
 	}

@@ -30,4 +30,5 @@ for run in $(seq "$runs"); do
 	done
 done
 printf '\r%40s\r' '' >&2
+grep -q '^Benchmark' "$work/now.txt" || { echo "$0: no benchmark is called so: $pattern" >&2; exit 1; }
 (cd "$work" && go run golang.org/x/perf/cmd/benchstat@latest then.txt now.txt)

@@ -85,7 +85,8 @@ esac
 
 need_root "for a chroot with wine"
 command -v unshare >/dev/null || skip "no unshare (util-linux)"
-in_namespace="unshare --mount --propagation private"
+# A process namespace too: however the run ends, no Windows process outlives it.
+in_namespace="unshare --mount --propagation private --pid --fork --kill-child"
 $in_namespace true 2>/dev/null || skip "mount namespaces are not allowed here"
 mkdir -p "$cache"
 exec 8>"$cache/lock"
