@@ -7,9 +7,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"go/build"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -308,6 +310,8 @@ func TestDeathAtEachStep(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	// Where a header can be gone, every lock is counted, and none the fast one.
+	reached["taken"] = reached["taken"] || runtime.GOOS == "windows"
 	for _, step := range namedSteps(t) {
 		if !reached[step] {
 			t.Errorf("no scenario comes to the step %q", step)
@@ -337,7 +341,9 @@ func namedSteps(t *testing.T) []string {
 			t.Fatal(err)
 		}
 		for _, path := range files {
-			if strings.HasSuffix(path, "_windows.go") {
+			if ours, err := build.Default.MatchFile(dir, filepath.Base(path)); err != nil {
+				t.Fatal(err)
+			} else if !ours {
 				continue
 			}
 			source, err := os.ReadFile(path)
