@@ -103,8 +103,8 @@ func newMapping(file *os.File, path string, info fs.FileInfo, s shape) (*mapping
 
 // linked reports whether the file is still the one at its path.
 func (m *mapping) linked() bool {
-	same, err := lockfile.LeadsTo(m.path, m.info)
-	return same && err == nil
+	same, _ := lockfile.LeadsTo(m.path, m.info)
+	return same
 }
 
 // state is the state of the segment. One whose header is gone is dead.
