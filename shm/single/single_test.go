@@ -139,7 +139,7 @@ func TestHundredsWaitForTheirTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer app.Close()
-	const senders = 250 // more than the first page of a header has slots
+	const senders = 500 // more than the first page of a header has slots
 	sent := make(chan error, senders)
 	for range senders {
 		go func() { sent <- single.Send(context.Background(), "app", []byte("hello"), dir) }()
