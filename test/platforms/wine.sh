@@ -71,6 +71,7 @@ case ${1-} in
 	if ! [ -e "$root$prefix.complete" ]; then
 		rm -rf "${root:?}$prefix"
 		(inside / wine wineboot -i) >"$work/wineboot" 2>&1 || { cat "$work/wineboot" >&2 && skip "wineboot fails"; }
+		(inside / wineserver -w) # which writes the registry as it ends, unless it is killed
 		touch "$root$prefix.complete"
 	fi
 	# What killed tests of earlier runs left in Windows' own temp directory is none of this run's business.
@@ -87,7 +88,7 @@ need_root "for a chroot with wine"
 command -v unshare >/dev/null || skip "no unshare (util-linux)"
 # A process namespace too: however the run ends, no Windows process outlives it.
 in_namespace="unshare --mount --propagation private --pid --fork --kill-child"
-$in_namespace true 2>/dev/null || skip "mount namespaces are not allowed here"
+$in_namespace true 2>/dev/null || skip "mount and process namespaces are not allowed here"
 mkdir -p "$cache"
 exec 8>"$cache/lock"
 flock -n 8 || { echo "$0: waiting for another run" >&2 && flock 8; }
