@@ -1,8 +1,13 @@
-// Package keymap says where a key lives: it turns any key into a file name, and
-// finds the directory, the store, that the files of one user stand in.
+// Package keymap maps a key to a file name, and finds the store, the directory that
+// a user's segment files are in.
 //
-// Both are a format. A process that maps a key to another name, or looks in
-// another directory, never meets the others.
+//   - [Make] returns the store and makes it if it is missing; [Find] does not make it.
+//   - [Name] returns the name of the segment file of a key; [IsName] tells such names
+//     from others in a directory.
+//   - [Hash] is what a segment file stores of its key.
+//
+// The mapping is part of the file format: two programs share a segment only if both
+// map its key to the same name in the same directory.
 package keymap
 
 import (
@@ -14,41 +19,46 @@ import (
 // HashSize is the number of bytes in the hash of a key.
 const HashSize = sha256.Size
 
-// Hash returns the SHA-256 of the whole key. It is what makes two keys differ,
-// whatever their length, script or encoding.
+// Hash returns the SHA-256 of key. Two keys are different if their hashes are.
 func Hash(key string) [HashSize]byte { return sha256.Sum256([]byte(key)) }
 
+// Suffix is the end of every segment file's name. It keeps other files of a shared
+// directory from being taken for segments.
+const Suffix = ".qshm"
+
 const (
-	maxPrefix = 24 // characters of the key that a name repeats, for people
-	hashBytes = 20 // of the hash in a name: 160 bits, 32 characters
+	maxPrefix = 24                // characters of the key that a name begins with, for people
+	hashBytes = 20                // bytes of the hash in a name
+	hashChars = hashBytes * 8 / 5 // the same in base 32
 )
 
-// A lower-case alphabet: names must differ even where the file system ignores case.
+// encoding is lower-case, because some file systems ignore case.
 var encoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
-// Name returns the file name for key: a readable prefix of it and a hash of the
-// whole of it, for instance "frames-" and 32 characters for the key "frames".
+// Name returns the file name for key: a readable prefix of the key, 160 bits of its
+// hash, and Suffix. For the key "frames" that is "frames-", 32 characters, and ".qshm".
 //
-// A name consists of the characters a-z, 0-9, '-' and '_' only, begins with a
-// letter or a digit, and has at most 57 characters, so that it is a file name on
-// every system. Any string is a key, also one that is not text.
+// Every string is a key, also the empty one and one that is not text. A name is a
+// valid file name on every system: it consists of a-z, 0-9, '-', '_' and the dot of
+// the suffix, begins with a letter or a digit, and has at most 62 characters.
 func Name(key string) string {
 	hash := Hash(key)
-	tail := encoding.EncodeToString(hash[:hashBytes])
+	name := encoding.EncodeToString(hash[:hashBytes]) + Suffix
 	if p := prefix(key); p != "" {
-		return p + "-" + tail
+		return p + "-" + name
 	}
-	return tail
+	return name
 }
 
-// IsName reports whether name has the form of the names that Name makes.
+// IsName reports whether name has the form of the names that Name returns.
 func IsName(name string) bool {
-	if len(name) < NameTail {
+	stem, ok := strings.CutSuffix(name, Suffix)
+	if !ok || len(stem) < hashChars {
 		return false
 	}
-	head, tail := name[:len(name)-NameTail], name[len(name)-NameTail:]
-	for i := 0; i < len(tail); i++ {
-		if c := tail[i]; (c < '0' || c > '9') && (c < 'a' || c > 'v') {
+	head, hash := stem[:len(stem)-hashChars], stem[len(stem)-hashChars:]
+	for i := range len(hash) {
+		if c := hash[i]; (c < '0' || c > '9') && (c < 'a' || c > 'v') {
 			return false
 		}
 	}
@@ -59,11 +69,8 @@ func IsName(name string) bool {
 	return ok && readable != "" && readable == prefix(readable)
 }
 
-// NameTail is how many characters of a name, its last ones, are the hash.
-const NameTail = hashBytes * 8 / 5
-
-// prefix keeps of key what is safe in a file name everywhere. Each run of
-// anything else becomes one '_'.
+// prefix returns the beginning of key in characters that are safe in a file name on
+// every system. Each run of other characters becomes one '_'.
 func prefix(key string) string {
 	var b strings.Builder
 	gap := false

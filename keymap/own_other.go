@@ -4,10 +4,13 @@ package keymap
 
 import "io/fs"
 
-// ownName is the name of the user's own store: the temp directory is already
-// the user's own here, and access is the system's lists, not a mode.
+// ownName returns the name of the user's own store. The temp directory belongs to the
+// user already.
 func ownName() string { return "qshm" }
 
-func owned(fs.FileInfo) bool { return true }
+// writable reports false: there is no /dev/shm.
+func writable(string) bool { return false }
 
+// Access is governed by lists, not by an owner and a mode.
+func owned(fs.FileInfo) bool   { return true }
 func exposed(fs.FileInfo) bool { return false }

@@ -6,83 +6,102 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
 // EnvDir is the environment variable that names the store.
 const EnvDir = "QSHM_DIR"
 
-// sharedMemory is where Linux keeps memory that has a name: a file system that
-// never touches a disk. A variable so that a test can take it away.
+// sharedMemory is where Linux keeps files that are only in memory. It is a variable
+// for tests.
 var sharedMemory = "/dev/shm"
 
-// Dir returns the store to use, made and checked: explicit if that is not
-// empty, else $QSHM_DIR, else a directory of the user's own under /dev/shm or,
-// where there is none, under the temp directory.
+// Make returns the path of the store, after making the directory if it is missing and
+// checking it. The store is the first of
 //
-// A directory that the caller named, by explicit or $QSHM_DIR, is made with its
-// parents if it is missing; whom it belongs to and who may enter is the caller's
-// business, so that a group or several containers can share it. The user's own
-// must belong to the user and be closed to everybody else. Neither may be a
-// symbolic link: who can replace it could lead us elsewhere.
+//   - explicit, if that is not empty,
+//   - $QSHM_DIR, if that is not empty,
+//   - /dev/shm/qshm-<uid>, if that exists or this process may write to /dev/shm,
+//   - qshm-<uid> in the temp directory; qshm on Windows.
 //
-// The error is an *fs.PathError that names the directory. It wraps
-// fs.ErrPermission where the directory is somebody else's or open to others.
-func Dir(explicit string) (string, error) {
+// A store named by explicit or $QSHM_DIR is made with its parents, for the user alone.
+// If it exists, its owner and mode are not checked, so that a group can share it. The
+// user's own store must belong to the user and be closed to everyone else. No store
+// may be a symbolic link: another user could change where it leads.
+//
+// Errors are *fs.PathError and name the directory: fs.ErrPermission for a store of
+// another user or one that is open to others, and those of making a directory, but
+// not fs.ErrNotExist.
+func Make(explicit string) (string, error) {
+	dir, private, err := choose(explicit)
+	if err != nil {
+		return "", err
+	}
+	err = check(dir, private)
+	if errors.Is(err, fs.ErrNotExist) {
+		mkdir := os.MkdirAll
+		if private {
+			mkdir = os.Mkdir
+		}
+		if err = mkdir(dir, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
+			err = check(dir, private)
+		}
+		if errors.Is(err, fs.ErrNotExist) { // which callers take for a missing segment
+			err = &fs.PathError{Op: "mkdir", Path: dir, Err: errors.New("a directory above it does not exist")}
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	return dir, nil
+}
+
+// Find is Make, but does not make the store: it reports fs.ErrNotExist if there is
+// none.
+func Find(explicit string) (string, error) {
+	dir, private, err := choose(explicit)
+	if err != nil {
+		return "", err
+	}
+	if err := check(dir, private); err != nil {
+		return "", err
+	}
+	return dir, nil
+}
+
+// choose returns the path of the store, and whether it is the user's own.
+func choose(explicit string) (dir string, private bool, err error) {
 	if explicit == "" {
 		explicit = os.Getenv(EnvDir)
 	}
 	if explicit != "" {
-		dir, err := filepath.Abs(explicit)
-		if err != nil {
-			return "", err
-		}
-		return dir, makeStore(dir, os.MkdirAll, false)
+		dir, err = filepath.Abs(explicit)
+		return dir, false, err
 	}
-	shared := filepath.Join(sharedMemory, ownName())
-	err := makeStore(shared, os.Mkdir, true)
-	if unusable(err) {
-		temp := filepath.Join(os.TempDir(), ownName())
-		return temp, makeStore(temp, os.Mkdir, true)
+	dir = filepath.Join(sharedMemory, ownName())
+	if _, err := os.Lstat(dir); err == nil || writable(sharedMemory) {
+		return dir, true, nil
 	}
-	return shared, err
+	return filepath.Join(os.TempDir(), ownName()), true, nil
 }
 
-// unusable tells that the shared memory directory is not there or not for us to
-// write, as in many sandboxes. Anything else, a full one above all, is an error
-// to report: going elsewhere would part us from those who came before.
-func unusable(err error) bool {
-	var path *fs.PathError
-	return errors.As(err, &path) && path.Op == "mkdir" &&
-		(errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS))
-}
-
-func makeStore(dir string, mkdir func(string, fs.FileMode) error, private bool) error {
+// check reports why dir cannot be the store.
+func check(dir string, private bool) error {
 	info, err := os.Lstat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		info, err = os.Lstat(dir)
-	}
 	if err != nil {
 		return err
 	}
-	return check(dir, info, private)
-}
-
-func check(dir string, info fs.FileInfo, private bool) error {
-	refuse := func(err error) error { return &fs.PathError{Op: "open store", Path: dir, Err: err} }
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
-		return refuse(fmt.Errorf("%w: it is a symbolic link; name the directory itself", syscall.ENOTDIR))
+		err = errors.New("it is a symbolic link; name the directory itself")
 	case !info.IsDir():
-		return refuse(fmt.Errorf("%w; name another store", syscall.ENOTDIR))
+		err = errors.New("it is not a directory; name another store")
 	case private && !owned(info):
-		return refuse(fmt.Errorf("%w: it belongs to another user; set %s to a directory of your own", fs.ErrPermission, EnvDir))
+		err = fmt.Errorf("%w: it belongs to another user; set %s to a directory of your own", fs.ErrPermission, EnvDir)
 	case private && exposed(info):
-		return refuse(fmt.Errorf("%w: it is open to other users (mode %04o); chmod 700 it, or set %s to share on purpose",
-			fs.ErrPermission, info.Mode().Perm(), EnvDir))
+		err = fmt.Errorf("%w: it is open to other users (mode %04o); chmod 700 it, or set %s to share on purpose",
+			fs.ErrPermission, info.Mode().Perm(), EnvDir)
+	default:
+		return nil
 	}
-	return nil
+	return &fs.PathError{Op: "open store", Path: dir, Err: err}
 }

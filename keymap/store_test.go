@@ -24,28 +24,37 @@ func ownStores(t *testing.T) (shared, temp string) {
 	return shared, temp
 }
 
+// wantDir asks Make and Find for a store that there must be.
 func wantDir(t *testing.T, explicit, want string) {
 	t.Helper()
-	got, err := Dir(explicit)
+	got, err := Make(explicit)
 	if err != nil || got != want {
-		t.Fatalf("Dir(%q) = %q, %v; want %q", explicit, got, err, want)
+		t.Fatalf("Make(%q) = %q, %v; want %q", explicit, got, err, want)
 	}
 	if info, err := os.Stat(want); err != nil || !info.IsDir() {
 		t.Fatalf("no directory at %s: %v", want, err)
 	}
+	if got, err := Find(explicit); err != nil || got != want {
+		t.Fatalf("Find(%q) = %q, %v; want %q", explicit, got, err, want)
+	}
 }
 
-// wantRefusal asks for a store that must be refused, in an error that wraps kind
-// and names the directory.
+// wantRefusal asks Make for a store that must be refused, in an error that wraps kind
+// and names the directory once. Find must refuse it too.
 func wantRefusal(t *testing.T, explicit, dir string, kind error) {
 	t.Helper()
-	_, err := Dir(explicit)
-	var path *fs.PathError
-	if !errors.As(err, &path) || path.Path != dir {
-		t.Fatalf("Dir(%q): %v; want an *fs.PathError about %s", explicit, err, dir)
-	}
-	if kind != nil && !errors.Is(err, kind) {
-		t.Fatalf("Dir(%q): %v; want it to be: %v", explicit, err, kind)
+	for name, f := range map[string]func(string) (string, error){"Make": Make, "Find": Find} {
+		got, err := f(explicit)
+		var path *fs.PathError
+		if got != "" || !errors.As(err, &path) || path.Path != dir || strings.Count(err.Error(), dir) != 1 {
+			t.Fatalf("%s(%q) = %q, %v; want an *fs.PathError about %s", name, explicit, got, err, dir)
+		}
+		if kind != nil && !errors.Is(err, kind) {
+			t.Fatalf("%s(%q): %v; want it to wrap: %v", name, explicit, err, kind)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("%s(%q): %v: reported as missing", name, explicit, err)
+		}
 	}
 }
 
@@ -71,8 +80,28 @@ func TestEnvironmentComesBeforeTheDefault(t *testing.T) {
 }
 
 func TestStoreIsInSharedMemory(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no /dev/shm on Windows")
+	}
 	shared, _ := ownStores(t)
 	wantDir(t, "", filepath.Join(shared, ownName()))
+}
+
+func TestFindDoesNotMake(t *testing.T) {
+	shared, temp := ownStores(t)
+	explicit := filepath.Join(t.TempDir(), "a", "b")
+	for _, dir := range []string{"", explicit} {
+		got, err := Find(dir)
+		var path *fs.PathError
+		if got != "" || !errors.As(err, &path) || !errors.Is(err, fs.ErrNotExist) || dir != "" && path.Path != dir {
+			t.Errorf("Find(%q) = %q, %v; want fs.ErrNotExist", dir, got, err)
+		}
+	}
+	for _, dir := range []string{shared, temp, filepath.Dir(filepath.Dir(explicit))} {
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+			t.Errorf("made in %s: %v, %v", dir, left, err)
+		}
+	}
 }
 
 func TestStoreIsInTheTempDirectoryWithoutSharedMemory(t *testing.T) {
@@ -81,20 +110,10 @@ func TestStoreIsInTheTempDirectoryWithoutSharedMemory(t *testing.T) {
 	wantDir(t, "", filepath.Join(temp, ownName()))
 }
 
-func TestStoreIsInTheTempDirectoryWhereSharedMemoryIsNotWritable(t *testing.T) {
+// Going to another directory because the first one cannot be used would separate this
+// process from those that use it already.
+func TestTempDirectoryIsNoSubstituteForAnUnusableStore(t *testing.T) {
 	needModes(t)
-	if os.Geteuid() == 0 {
-		t.Skip("root may write everywhere")
-	}
-	shared, temp := ownStores(t)
-	os.Chmod(shared, 0o500)
-	t.Cleanup(func() { os.Chmod(shared, 0o700) })
-	wantDir(t, "", filepath.Join(temp, ownName()))
-}
-
-// To go to another directory because somebody spoils the first would part us
-// from those who are there already.
-func TestSpoiltStoreIsNotReplacedByTheTempDirectory(t *testing.T) {
 	shared, temp := ownStores(t)
 	own := filepath.Join(shared, ownName())
 	if err := os.WriteFile(own, nil, 0o600); err != nil {
@@ -117,7 +136,7 @@ func TestStoreIsMadeForTheUserAlone(t *testing.T) {
 	needModes(t)
 	shared, _ := ownStores(t)
 	for _, explicit := range []string{"", filepath.Join(t.TempDir(), "a", "b")} {
-		dir, err := Dir(explicit)
+		dir, err := Make(explicit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +165,7 @@ func TestManyMakeTheStoreAtOnce(t *testing.T) {
 		for range 8 {
 			wg.Go(func() {
 				<-start
-				if _, err := Dir(""); err != nil {
+				if _, err := Make(""); err != nil {
 					t.Error(err)
 				}
 			})
@@ -170,7 +189,7 @@ func TestStoreMayNotBeASymbolicLink(t *testing.T) {
 	}
 	wantRefusal(t, "", own, nil)
 	wantRefusal(t, explicit, explicit, nil)
-	if _, err := Dir(explicit); !strings.Contains(err.Error(), "symbolic link") {
+	if _, err := Make(explicit); !strings.Contains(err.Error(), "symbolic link") {
 		t.Errorf("%v: does not say what is wrong with it", err)
 	}
 	t.Setenv(EnvDir, explicit)
@@ -260,20 +279,20 @@ func TestExplicitStoreMayBeOpenToOthers(t *testing.T) {
 }
 
 func TestStoreThatCannotBeMade(t *testing.T) {
-	ownStores(t)
+	_, temp := ownStores(t)
+	sharedMemory = filepath.Join(t.TempDir(), "missing")
+	if err := os.Remove(temp); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Make(""); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), temp) {
+		t.Errorf("in a temp directory that does not exist: %v", err)
+	}
 	parent := t.TempDir()
 	file := filepath.Join(parent, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Dir(filepath.Join(file, "store")); err == nil {
-		t.Error("a store was made below a file")
+	if _, err := Make(filepath.Join(file, "store")); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("below a file: %v", err)
 	}
-	if runtime.GOOS == "windows" || os.Geteuid() == 0 {
-		return // may write everywhere
-	}
-	os.Chmod(parent, 0o500)
-	t.Cleanup(func() { os.Chmod(parent, 0o700) })
-	dir := filepath.Join(parent, "store")
-	wantRefusal(t, dir, dir, fs.ErrPermission)
 }

@@ -1,21 +1,42 @@
-// Package lockfile holds what must survive a crash: locks that the kernel, and
-// nobody else, releases when a process dies. They are taken through
-// github.com/gofrs/flock, which only this package imports.
+// Package lockfile locks segment files. It has two kinds of locks, and the kernel
+// releases both when the process that holds them dies, and never before.
 //
-//   - A [Door] is the exclusive lock on a file that comes and goes. Whoever is
-//     inside may change who is attached to the file, and may remove it.
-//   - A [Presence] is a file that a process keeps locked for as long as it is
-//     there. Anybody can ask [Alive], also from another container, where a
-//     process number would mean nothing.
+// The file lock is an exclusive lock on the whole file. A process holds it only while
+// it creates, examines, grows or removes the file:
 //
-// [Open] and [LeadsTo] are for those who look at such files, and must not be in
-// the way of who is about to remove them.
+//   - [Create] makes a file and takes its file lock.
+//   - [Lock] takes the file lock of an existing file, and waits for it; [TryLock]
+//     does not wait.
+//   - [File.Unlock] ends that; [File.Remove] removes the file and unlocks it.
 //
-// Locks belong to the open file, not to the process: two goroutines exclude each
-// other as two processes do, and a program started by exec inherits none.
+// The slot locks of a file are numbered from 0. A process holds one for each of
+// its attachments as long as the attachment lasts, so that every other process can
+// ask whether the attachment is alive:
 //
-// Unspecified: the order in which those who wait get in, and everything about
-// network file systems that do not carry flock.
+//   - [NewSlots] takes over an open file; [KindFor] says which [Kind] of slot locks
+//     the creator of a segment uses.
+//   - [Slots.Claim] locks a slot and [Slots.Release] unlocks it.
+//   - [Slots.Held] asks whether a slot is locked, and [Slots.OthersHold] whether
+//     another process has locked any.
+//
+// [Open], [Stat] and [Identify] look at a file without a lock. They do not prevent
+// another process from removing it.
+//
+// Both kinds of locks belong to an open file description, not to a process: two
+// goroutines exclude each other as two processes do, and a program started by
+// os/exec inherits none. A child process between fork and exec holds what its
+// parent held, so a lock can outlast a killed process by some milliseconds.
+//
+// Every process that may open a file can take its file lock and keep it, also one that
+// may only read the file. That is why every wait for a file lock is bounded. Claiming a
+// slot needs permission to write the file, or, with sibling files, to open these.
+//
+// # Unspecified
+//
+// The order in which waiters get the file lock. Network file systems that do not
+// carry flock. The file lock of a process that closes another descriptor of the same
+// file, on Solaris and AIX: there it is released. Calls of a File after Unlock or a
+// successful Remove, and of Slots after Close.
 //
 // Errors are *fs.PathError: they name the operation and the file.
 package lockfile

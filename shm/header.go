@@ -4,142 +4,160 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
+	"io/fs"
 	"math"
 	"os"
 	"sync/atomic"
 	"unsafe"
 
 	"qshm/keymap"
+	"qshm/lockfile"
 )
 
-// This file is the layout of a segment's file: a header, then the data. It is
-// documented for other languages in FORMAT.md, and versioned.
+// The layout of a segment's file: a header, then the data. FORMAT.md describes it
+// for other languages.
 
 // header is the beginning of the file, in the byte order of the machine. The
-// fields before state are written once, by the creator, before anybody else can
-// attach. What several processes touch at once is atomic, and what they touch
-// often has cache lines of its own.
+// creator writes the fields before state once, before any other process can
+// attach. The fields after that are atomic; those that processes write often
+// have cache lines of their own.
 type header struct {
-	// The first byte stays zero: it is what the door locks on Windows, where
-	// nobody else can read or write a locked byte.
-	magic    [8]byte
-	order    uint32 // reads as byteOrder
+	magic    [8]byte // the first byte is zero: the file lock locks it on Windows, where a locked byte cannot be read
+	order    uint32  // reads as byteOrder
 	format   uint32
-	dataOff  uint32 // size of the header: where the data begins
+	dataOff  uint32 // the size of the header: the data begin there
 	slots    uint32 // how many attachments there can be
 	id       uint64 // random: tells a segment from its successor
-	size     uint64 // of the data, exact
 	created  int64  // nanoseconds since 1970, UTC
 	pid, uid uint32 // of the creator
-	keyLen   uint32 // of the whole key; the first of its bytes stand in key
-	_        uint32
+	locks    uint32 // the kind of the slot locks
+	keyLen   uint32 // of the whole key; its first bytes stand in key
+	_        uint64
 	hash     [keymap.HashSize]byte // of the whole key
 	_        [32]byte
 
 	state atomic.Uint32 // stateMaking, …
-	refs  atomic.Uint32 // attachments, at the least: see claim
-	_     [56]byte
+	refs  atomic.Uint32 // the reference count: see publish
+	size  atomic.Uint64 // of the data, exact; see Grow
+	_     [48]byte
 
 	word atomic.Uint64 // the lock and the version: see lock.go
 	_    [56]byte
 
-	bell atomic.Uint32 // wakes those who wait for the version: see version.go
-	_    [60]byte
+	event atomic.Uint32 // wakes the waiters for the version: see wait.go
+	_     [60]byte
 
 	key [maxStoredKey]byte
 	// The slots follow.
 }
 
-// slot is one attachment. It is taken when token is not zero.
-type slot struct {
-	token atomic.Uint64 // the presence of the process, see lockfile.Presence
-	meta  atomic.Uint64 // pid 32, generation 16, mode 16
-}
+// slot is one attachment:
+//
+//	63     34       33      32 31      0
+//	  serial  read-only  taken    pid
+//
+// Only the process that holds the slot's lock writes the slot. The serial number
+// counts how often the slot was claimed.
+type slot = atomic.Uint64
 
 const (
-	formatVersion = 1
+	slotTaken    = 1 << 32
+	slotReadOnly = 1 << 33
+	slotSerial   = 34 // the lowest bit of the serial number
+	slotPID      = 1<<32 - 1
+
+	formatVersion = 2
 	byteOrder     = 0x01020304
 	maxStoredKey  = 256
 
 	slotsOff  = int(unsafe.Sizeof(header{}))
 	slotSize  = int(unsafe.Sizeof(slot{}))
 	minHeader = 4096
-	maxHeader = 2 << 20 // what is read of a file that may be anything
+	maxHeader = 2 << 20 // a file may be anything: no more than this is read of it
 	maxSlots  = math.MaxUint16
-
-	modeReadOnly = 1
 )
 
 var magic = [8]byte{0, 'q', 's', 'h', 'm', '\r', '\n', 0x1a}
 
-// The states of a segment. A crash leaves any of them behind.
+// The states of a segment. A crash can leave any of them behind.
 const (
-	stateMaking  = iota // the creator is at work, or died: garbage
-	stateLive           // garbage too, if no process that is attached is alive
-	stateDead           // its last process is about to remove the file, or died: garbage
-	stateRemoved        // the key is free; who is attached goes on
+	stateMaking  = iota // the creator is at work, or has died: garbage
+	stateLive           // garbage, if no live process is attached
+	stateDead           // the last process was about to remove the file: garbage
+	stateRemoved        // the key is free; attached processes go on
 )
 
-// shape is what a header says about itself. It is checked once and then kept on
-// the heap: the file may be somebody else's work, and change.
+// shape is what a header says about the segment. It is checked once and kept on
+// the heap, because the file may change or be another program's.
 type shape struct {
 	dataOff int
 	slots   int
-	size    int
+	size    int // when the shape was read: a segment can grow
 	id      uint64
 	created int64
+	locks   lockfile.Kind
+	hash    [keymap.HashSize]byte
 }
 
-// newShape lays a segment out.
-func newShape(size, slots int) (shape, error) {
+// newShape lays out a segment.
+func newShape(key string, size, slots int) (shape, error) {
 	page := mapAlign()
 	dataOff := max(minHeader, page)
 	switch {
 	case size <= 0:
 		return shape{}, fmt.Errorf("%w: %d bytes; a segment has at least one", ErrSize, size)
-	case slots < 0 || slots > maxSlots:
-		return shape{}, fmt.Errorf("%w: a segment takes 1 to %d attachments", ErrSize, maxSlots)
-	case slots == 0:
+	case slots == asManyAsFit:
 		slots = min((dataOff-slotsOff)/slotSize, maxSlots)
+	case slots < 1 || slots > maxSlots:
+		return shape{}, fmt.Errorf("%w: MaxAttachments(%d); a segment takes 1 to %d", ErrSize, slots, maxSlots)
 	default:
 		dataOff = max(dataOff, (slotsOff+slots*slotSize+page-1)/page*page)
 	}
-	if size > math.MaxInt-dataOff {
-		return shape{}, fmt.Errorf("%w: %d bytes are more than this machine can address", ErrSize, size)
+	if err := checkSize(size, dataOff); err != nil {
+		return shape{}, err
 	}
-	return shape{dataOff: dataOff, slots: slots, size: size}, nil
+	return shape{dataOff: dataOff, slots: slots, size: size, hash: keymap.Hash(key)}, nil
 }
 
-// readShape checks a header that stands in a file of fileSize bytes.
+func checkSize(size, dataOff int) error {
+	if size > math.MaxInt-dataOff {
+		return fmt.Errorf("%w: %d bytes are more than this machine can address", ErrSize, size)
+	}
+	return nil
+}
+
+// readShape checks the header of a file of fileSize bytes.
 func readShape(h *header, key string, fileSize int64) (shape, error) {
 	corrupt := func(format string, args ...any) (shape, error) {
-		return shape{}, fmt.Errorf("%w: %s; this version leaves it alone: use another key, or remove the file by hand",
+		return shape{}, fmt.Errorf("%w: %s; use another key, or remove the file by hand",
 			ErrCorrupt, fmt.Sprintf(format, args...))
 	}
+	size := h.size.Load()
 	switch {
 	case h.magic != magic:
 		return corrupt("the file was not made by qshm")
 	case h.order != byteOrder:
-		return corrupt("it was made on a machine of the other byte order")
+		return corrupt("the file was made on a machine of the other byte order")
 	case h.format != formatVersion:
-		return corrupt("it has format %d, and this version knows %d", h.format, formatVersion)
+		return corrupt("the file has format %d, and this version knows format %d", h.format, formatVersion)
 	case h.dataOff < minHeader || h.dataOff > maxHeader || int64(h.dataOff) > fileSize || h.slots == 0 || h.slots > maxSlots ||
 		int64(h.slots) > (int64(h.dataOff)-int64(slotsOff))/int64(slotSize):
-		return corrupt("its header contradicts itself")
+		return corrupt("the header contradicts itself")
 	case int(h.dataOff)%mapAlign() != 0:
-		return corrupt("it was made with other page sizes")
-	case h.size == 0 || h.size > uint64(fileSize-int64(h.dataOff)):
-		return corrupt("it is truncated: %d bytes of file for %d of header and %d of data", fileSize, h.dataOff, h.size)
-	case h.size > math.MaxInt-uint64(h.dataOff):
-		return corrupt("it is larger than this machine can address")
+		return corrupt("the file was made with another page size")
+	case size == 0 || size > uint64(fileSize-int64(h.dataOff)):
+		return corrupt("the file is truncated: it has %d bytes, for %d of header and %d of data", fileSize, h.dataOff, size)
+	case size > math.MaxInt-uint64(h.dataOff):
+		return corrupt("the segment is larger than this machine can address")
 	case key != "" && h.hash != keymap.Hash(key):
-		return corrupt("it was made for another key of the same name")
+		return corrupt("the file was made for another key of the same name")
 	}
-	return shape{int(h.dataOff), int(h.slots), int(h.size), h.id, h.created}, nil
+	return shape{int(h.dataOff), int(h.slots), int(size), h.id, h.created, lockfile.Kind(h.locks), h.hash}, nil
 }
 
-// fresh returns the header that a creator writes; what follows are zeros.
-func (s shape) fresh(key string) []byte {
+// fresh returns the header that a creator writes. Zeros follow it.
+func (s *shape) fresh(key string) []byte {
 	b, h := headerBuffer(slotsOff)
 	h.magic = magic
 	h.order = byteOrder
@@ -147,12 +165,13 @@ func (s shape) fresh(key string) []byte {
 	h.dataOff = uint32(s.dataOff)
 	h.slots = uint32(s.slots)
 	h.id = s.id
-	h.size = uint64(s.size)
 	h.created = s.created
-	h.pid = uint32(os.Getpid())
+	h.pid = pid
 	h.uid = uint32(max(os.Geteuid(), 0))
-	h.hash = keymap.Hash(key)
+	h.locks = uint32(s.locks)
 	h.keyLen = uint32(min(uint64(len(key)), math.MaxUint32))
+	h.hash = s.hash
+	h.size.Store(uint64(s.size))
 	copy(h.key[:], key)
 	return b
 }
@@ -162,32 +181,55 @@ func (h *header) storedKey() string {
 	return string(h.key[:min(h.keyLen, maxStoredKey)])
 }
 
-// halfMade reports whether a file's beginning is that of one whose creator died
-// before it wrote the header: nothing, or zeros. The first byte has not been read,
-// so a file of one byte may be anything.
-func halfMade(page []byte, fileSize int64) bool {
-	return fileSize != 1 && len(bytes.TrimLeft(page, "\x00")) == 0
+// contents is what a file turns out to be.
+type contents struct {
+	shape
+	info fs.FileInfo
+	file lockfile.ID
+	half bool // half-made: its creator has died before it was a segment, or is at work
 }
 
-// making reports whether a header is that of a creator which has not come to an
-// end, so that the file may be shorter than the header says.
-func (h *header) making() bool {
-	return h.magic == magic && h.order == byteOrder && h.format == formatVersion && h.state.Load() == stateMaking
+// readContents reads the header of a file that may be anything, without its first
+// byte: see magic. It asks for the size of the file after that, because a creator
+// gives the file its size before it makes the segment live.
+func readContents(file *os.File, key string) (c contents, err error) {
+	b, h := headerBuffer(slotsOff)
+	n, readErr := file.ReadAt(b[1:], 1)
+	if c.info, c.file, err = lockfile.Stat(file); err != nil {
+		return c, err
+	}
+	switch {
+	case !c.info.Mode().IsRegular():
+		return c, lockfile.ErrNotRegular
+	case readErr != nil && readErr != io.EOF:
+		return c, readErr
+	}
+	if n+1 >= slotsOff && h.magic == magic && h.order == byteOrder && h.format == formatVersion && h.state.Load() == stateMaking {
+		c.half = true
+		return c, nil
+	}
+	if c.half, err = zeros(file, c.info.Size()); c.half || err != nil {
+		return c, err
+	}
+	c.shape, err = readShape(h, key, c.info.Size())
+	return c, err
 }
 
-// The meta of a slot.
-
-const (
-	genBits = 13
-	genMask = 1<<genBits - 1
-)
-
-func packMeta(pid int, gen uint32, mode uint16) uint64 {
-	return uint64(uint32(pid)) | uint64(gen&genMask)<<32 | uint64(mode)<<48
+// zeros reports whether a file is empty, or no longer than a header and all zero.
+// A longer file of zeros may be another program's.
+func zeros(file *os.File, size int64) (bool, error) {
+	if size == 0 || size == 1 || size > minHeader {
+		return size == 0, nil // the only byte of one is not read
+	}
+	b := make([]byte, size-1)
+	n, err := file.ReadAt(b, 1)
+	if err == io.EOF {
+		err = nil
+	}
+	return len(bytes.TrimLeft(b[:n], "\x00")) == 0, err
 }
 
-func metaPID(m uint64) int       { return int(uint32(m)) }
-func metaGen(m uint64) uint32    { return uint32(m>>32) & genMask }
-func metaReadOnly(m uint64) bool { return m>>48&modeReadOnly != 0 }
+// pid is this process's number; os.Getpid is a system call.
+var pid = uint32(os.Getpid())
 
 var nativeBigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1

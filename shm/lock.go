@@ -8,74 +8,84 @@ import (
 	"runtime/debug"
 	"time"
 
-	"qshm/lockfile"
+	"qshm/shm/internal/failpoint"
+	"qshm/shm/internal/race"
 )
 
-// This file is the lock of a segment: one word in the header. The steps named in
-// brackets are those of test/models/lock.pml.
+// The segment lock is one 64-bit word in the header. An uncontended Lock or Unlock
+// is one compare-and-swap. Otherwise a waiter sleeps on the word, and Unlock wakes
+// one waiter. Waiters do not queue: a stopped or killed waiter delays nobody,
+// because every sleep is bounded and every waiter checks the word for itself.
 //
-// Free to mine is one compare-and-swap, and so is mine to free. Who finds the
-// word taken sleeps on it; unlock wakes one sleeper. There is no queue to stand
-// in, so a waiter that is stopped or killed holds up nobody: sleeps are bounded,
-// and each sleeper looks after itself.
+// Fairness: a waiter that has waited for more than a millisecond sets the starving
+// bit. From then on only a starving waiter may take the lock, so a process that
+// unlocks and locks again at once cannot starve the others. sync.Mutex does the
+// same.
 //
-// What keeps order is being overdue. A waiter of more than a millisecond marks
-// the word, and the next to take it must then be overdue itself: whoever unlocks
-// and locks again at once has to let the others in between.
+// If the process that owns the lock has died, a waiter takes the lock over. The
+// data may be half-written, so the word is marked abandoned: every owner is told,
+// until one has unlocked that was allowed to write.
 //
-// If the owner's process has died, a waiter takes the word over. It is told that
-// the lock was abandoned, since the data may be half-written, and so is everybody
-// after it until one has unlocked that may have repaired them.
+// The steps in brackets are those of test/models/lock.pml.
 
 // The lock word:
 //
-//	63        32 31      30      29        28       16 15        0
-//	  version    waiters overdue abandoned  generation  slot + 1
+//	63      32 31       30        29         28    16 15     0
+//	  version   waiters  starving  abandoned  detached  owner
 //
-// The version counts unlocks that may have written. Slot and generation are the
-// owner's, and zero if nobody is.
+// The version counts unlocks that may have written, and deaths of owners. The owner
+// is its slot + 1; 0: the lock is free. Each Detach adds one to detached, see
+// releaseLast, and so does a process that clears the slot of a dead one; everything
+// else keeps these bits. So the word changes for good before another attachment can
+// have the same slot.
 const (
-	slotBits     = 16
-	ownerMask    = 1<<(slotBits+genBits) - 1
+	ownerMask    = 1<<16 - 1
+	detachOne    = 1 << 16
+	detachMask   = 1<<29 - 1<<16
 	abandonedBit = 1 << 29
-	overdueBit   = 1 << 30 // only a waiter that is overdue may take the word
-	waitersBit   = 1 << 31 // somebody may be asleep on it
+	starvingBit  = 1 << 30 // only a starving waiter may take the word
+	waitersBit   = 1 << 31 // a waiter may be asleep on the word
 	versionOne   = 1 << 32
 )
 
-func ownerBits(i int, gen uint32) uint64 { return uint64(i+1) | uint64(gen)<<slotBits }
+func ownerBits(i int) uint64 { return uint64(i + 1) }
 
-func owner(w uint64) uint64 { return w & ownerMask }
+// ownerSlot returns which slot owns the word; -1: none.
+func ownerSlot(w uint64) int { return int(w&ownerMask) - 1 }
 
-// ownerSlot returns which slot, of which generation, owns the word.
-func ownerSlot(w uint64) (i int, gen uint32, ok bool) {
-	return int(w&(1<<slotBits-1)) - 1, uint32(owner(w) >> slotBits), owner(w) != 0
-}
+func version(w uint64) uint32 { return uint32(w >> 32) }
+
+func countDetach(w uint64) uint64 { return w&^detachMask | (w+detachOne)&detachMask }
 
 const (
-	// A waiter is overdue after this time.
-	overdueAfter = time.Millisecond
-	// A waiter that was woken in vain, because somebody had taken the lock again
-	// by then, leaves those who hammer at it alone for this time. How much they
-	// get done in it, before a wait is overdue, is the throughput.
-	lockNap = 250 * time.Microsecond
-	// How long a waiter sleeps before it looks whether the owner is alive.
-	lockSlice = 25 * time.Millisecond
+	// A waiter is starving after this time.
+	starvingAfter = time.Millisecond
+	// A waiter that was woken in vain, because another process had taken the lock
+	// again by then, does not ask to be woken for this time. What the others get
+	// done in it, before a waiter is starving, is the throughput.
+	lockBackoff = 250 * time.Microsecond
+	// How often a waiter asks whether the owner is alive: at first, and at least.
+	// In between, after a quarter of the time that it has waited.
+	firstProbe = 25 * time.Millisecond
+	lastProbe  = 2 * time.Second
 )
 
 // Lock takes the lock of the segment. There is one, exclusive between all
 // attachments and all goroutines of all processes. Lock waits for as long as a
-// live process holds it; a stopped process is alive. If the owner dies, the lock
-// is taken over within about 25 milliseconds, and Abandoned reports it.
+// live process holds it; a stopped process is alive. If the owner dies, a waiter
+// takes the lock over within about 25 milliseconds, and Abandoned reports it. A
+// waiter that has waited longer than 100 milliseconds takes up to a quarter of that
+// time more, two seconds at most. A process whose memory is being written to a core
+// file is not dead yet.
 //
-// Taking a free lock makes no system call. Waiting holds an operating-system
-// thread, one in each process.
+// Taking a free lock makes no system call. Waiting for the lock takes one
+// operating-system thread in each process, however many goroutines wait.
 //
 // The lock belongs to the attachment, not to the goroutine: any goroutine may
 // unlock. Locking twice waits for ever, as a sync.Mutex does.
 //
-// Errors: ErrDetached; ErrCorrupt if somebody truncates the file to nothing while
-// Lock waits.
+// Errors: ErrDetached; ErrCorrupt if another program truncates the file to nothing
+// while Lock waits.
 func (s *Segment) Lock() error {
 	if s.tryFast() {
 		return nil
@@ -84,9 +94,9 @@ func (s *Segment) Lock() error {
 }
 
 // LockContext is Lock that gives up when the context ends, with an error that
-// wraps the context's and says who holds the lock. A deadline is kept exactly,
-// on Windows to a tick of its clock, 16 milliseconds; a cancellation is noticed
-// within 25 milliseconds.
+// wraps the context's and says which process holds the lock. It does not return
+// before a deadline unless it has the lock, and on Windows up to 16 milliseconds
+// after it.
 //
 // Errors: ErrDetached, ErrCorrupt as Lock, and the context's.
 func (s *Segment) LockContext(ctx context.Context) error {
@@ -99,7 +109,7 @@ func (s *Segment) LockContext(ctx context.Context) error {
 	return s.lockSlow(ctx, "lock")
 }
 
-// TryLock takes the lock if that can be had at once, also from an owner that has
+// TryLock takes the lock if that is possible at once, also from an owner that has
 // died, and reports whether it has.
 //
 // Errors: ErrDetached.
@@ -114,103 +124,45 @@ func (s *Segment) TryLock() (bool, error) {
 	return s.tryTake(), nil
 }
 
-// tryFast is the way of an uncontended lock. What it costs is what locking costs.
+// tryFast takes an uncontended lock. What it costs is what locking costs.
+//
+// A Detach in another goroutine can come between the two looks at detached. If it
+// has released the lock before the swap, the swap fails, because releaseLast has
+// changed the word; or the swap meets the memory that replaces the header.
 func (s *Segment) tryFast() bool {
-	if !tombs {
-		return false // the header may be gone
-	}
-	w := s.head.word.Load()
-	return w&(ownerMask|overdueBit) == 0 && !s.detached() && s.head.word.CompareAndSwap(w, w|s.mine) && s.took(w)
-}
-
-// took confirms that the word w was taken by tryFast.
-func (s *Segment) took(w uint64) bool {
-	fault("taken")
-	if s.detached() {
-		// Detach came between. What was taken is the word of a tomb, or, if
-		// Detach has not come that far, one that no waiter respects: the slot is
-		// given back, or about to be. Put it back all the same.
-		s.putBack()
+	if !headerOutlivesDetach {
 		return false
 	}
-	s.m.race.acquire()
-	if !raceDetector {
-		s.held = w | s.mine
+	w := s.head.word.Load()
+	if w&(ownerMask|starvingBit) != 0 || s.detached() || !s.head.word.CompareAndSwap(w, w|s.owner) { // [fast]
+		return false
+	}
+	failpoint.At("fast")
+	if s.detached() {
+		return false
+	}
+	s.m.race.Acquire()
+	if !race.Enabled {
+		s.lastAcquired = w | s.owner
 	}
 	return true
 }
 
-func (s *Segment) putBack() {
-	h := s.head
-	for w := h.word.Load(); owner(w) == s.mine; w = h.word.Load() {
-		if h.word.CompareAndSwap(w, w&^(ownerMask|waitersBit)) {
-			if w&waitersBit != 0 {
-				wake(h.lockHalf(), 1)
-			}
-			break
-		}
-	}
-	runtime.KeepAlive(s.m)
-}
-
-// tryTake takes the word if it is free or its owner dead, out of turn: the
-// waiter that has marked the word as overdue may have been killed, or given up.
-// The mark stays, so that one that is alive has its turn before those who Lock.
+// tryTake takes the word if it is free or its owner dead, whether a waiter is
+// starving or not: that one may have died or given up. The starving bit stays, so
+// that a live starving waiter comes before the next Lock.
 func (s *Segment) tryTake() bool {
 	for {
 		w := s.head.word.Load()
-		if owner(w) == 0 {
-			if s.head.word.CompareAndSwap(w, w|s.mine) {
-				s.m.race.acquire()
-				return true
+		if w&ownerMask != 0 {
+			if !s.m.takeOver(w, s.owner) {
+				return false
 			}
+		} else if !s.head.word.CompareAndSwap(w, w|s.owner) {
 			continue
 		}
-		taken := s.m.takeOver(w, s.mine, s.a.h.dir)
-		if taken {
-			s.m.race.acquire()
-		}
-		return taken
-	}
-}
-
-// takeOver takes the word w from an owner that has died [take over].
-func (m *mapping) takeOver(w, mine uint64, dir string) bool {
-	if owner(w) == 0 || m.ownerAlive(w, dir) {
-		return false
-	}
-	fault("take over")
-	if !m.head.word.CompareAndSwap(w, (w+versionOne)&^(ownerMask|overdueBit)|mine|abandonedBit|waitersBit) {
-		return false
-	}
-	fault("taken over")
-	m.head.ring()
-	return true
-}
-
-// ownerAlive reports whether the process that owns the word is alive, and still
-// has the slot that the word names.
-func (m *mapping) ownerAlive(w uint64, dir string) bool {
-	i, gen, _ := ownerSlot(w)
-	if i < 0 || i >= len(m.slot) { // a word that nobody of us wrote
-		return false
-	}
-	token := m.slot[i].token.Load()
-	return token != 0 && metaGen(m.slot[i].meta.Load()) == gen && lockfile.Alive(dir, token)
-}
-
-// disown takes the word away from an owner that has died, if it has it, and leaves
-// it free and abandoned.
-func (h *header) disown(dead uint64) {
-	for w := h.word.Load(); owner(w) == dead; w = h.word.Load() {
-		if h.word.CompareAndSwap(w, (w+versionOne)&^(ownerMask|waitersBit)|abandonedBit) {
-			fault("disowned")
-			if w&waitersBit != 0 {
-				wake(h.lockHalf(), 1)
-			}
-			h.ring()
-			return
-		}
+		s.m.race.Acquire()
+		return true
 	}
 }
 
@@ -219,34 +171,36 @@ func (s *Segment) lockSlow(ctx context.Context, op string) (err error) {
 	if !s.enter() {
 		return fail(op, s.key, ErrDetached)
 	}
-	defer s.done(op, debug.SetPanicOnFault(true), &err)
+	defer s.finishCall(op, debug.SetPanicOnFault(true), &err)
 	start := time.Now()
-	// One goroutine of a process waits for the others' sake at a time, so that
-	// many who wait hold one thread.
 	select {
-	case s.m.turn <- struct{}{}:
+	case s.m.locker <- struct{}{}:
 	default:
 		select {
-		case s.m.turn <- struct{}{}:
-		case <-s.gone:
+		case s.m.locker <- struct{}{}:
+		case <-s.detachedCh:
 			return fail(op, s.key, ErrDetached)
 		case <-ctx.Done():
 			return s.gaveUp(op, ctx.Err())
 		}
 	}
-	defer func() { <-s.m.turn }()
+	defer func() { <-s.m.locker }()
 	if err := s.await(ctx, start); err != nil {
 		return s.gaveUp(op, err)
 	}
-	s.m.race.acquire()
+	s.m.race.Acquire()
 	return nil
 }
 
-// gaveUp says for whom we have waited in vain.
+// gaveUp adds to an error of waiting which process holds the lock.
 func (s *Segment) gaveUp(op string, err error) error {
-	i, _, held := ownerSlot(s.head.word.Load())
-	if held && i >= 0 && i < len(s.m.slot) && !errors.Is(err, ErrDetached) {
-		err = fmt.Errorf("%w while process %d holds the lock", err, metaPID(s.m.slot[i].meta.Load()))
+	w := s.head.word.Load()
+	switch i := ownerSlot(w); {
+	case errors.Is(err, ErrDetached):
+	case w&ownerMask == s.owner:
+		err = fmt.Errorf("%w while this attachment itself holds the lock", err)
+	case i >= 0 && i < len(s.m.slot):
+		err = fmt.Errorf("%w while process %d holds the lock", err, s.m.slot[i].Load()&slotPID)
 	}
 	return fail(op, s.key, err)
 }
@@ -256,21 +210,27 @@ func (s *Segment) await(ctx context.Context, start time.Time) error {
 	h := s.head
 	deadline, hasDeadline := ctx.Deadline()
 	var (
-		spins   int
-		slept   bool
-		overdue bool
-		woken   bool // the last sleep ended with a wake
-		napped  bool // the last sleep was a nap
+		spins     int
+		slept     bool
+		starving  bool
+		woken     bool // a wake ended the last sleep
+		owesWake  bool // a wake was received since this waiter has asked for one
+		backedOff bool // the last sleep was a backoff
+		watched   *watch
+		probed    = start // when the owner was last known to be alive
+		interval  = firstProbe
 	)
+	defer func() { s.unwatch(watched) }()
 	for {
+		ticket := s.m.lockWord.Ticket()
 		w := h.word.Load()
-		if owner(w) == 0 && (overdue || w&overdueBit == 0) { // [take]
-			n := w&^overdueBit | s.mine
+		if w&ownerMask == 0 && (starving || w&starvingBit == 0) {
+			n := w&^starvingBit | s.owner
 			if slept {
-				n |= waitersBit // others may sleep too, and somebody has to wake them
+				n |= waitersBit // other waiters may sleep too, and need an unlock that wakes
 			}
-			if h.word.CompareAndSwap(w, n) {
-				fault("taken after waiting")
+			if h.word.CompareAndSwap(w, n) { // [take]
+				failpoint.At("taken")
 				return nil
 			}
 			continue
@@ -280,69 +240,77 @@ func (s *Segment) await(ctx context.Context, start time.Time) error {
 			pause()
 			continue
 		}
+		if watched == nil {
+			watched = s.watch(ctx)
+		}
 		now := time.Now()
-		limit := lockNap
-		napped = woken && owner(w) != 0 && !napped
-		if !napped {
-			n := w | waitersBit
-			limit = overdueAfter - now.Sub(start)
-			if overdue = limit <= 0; overdue {
-				n |= overdueBit
-				limit = lockSlice
+		err := ctx.Err()
+		switch {
+		case err == nil && hasDeadline && !now.Before(deadline):
+			err = context.DeadlineExceeded // the context's own timer is a little late
+		case err == nil && s.detached():
+			err = ErrDetached
+		}
+		if err != nil { // [give_up]
+			h.word.And(^uint64(starvingBit)) // other starving waiters set it again
+			if owesWake {
+				s.m.lockWord.Wake() // another waiter may need it
 			}
-			fault("mark")
+			return err
+		}
+		if w&ownerMask != 0 && now.Sub(probed) >= interval {
+			probed, interval = now, min(max(now.Sub(start)/4, firstProbe), lastProbe)
+			if s.m.takeOver(w, s.owner) {
+				return nil
+			}
+		}
+		limit := lockBackoff
+		backedOff = woken && w&ownerMask != 0 && !backedOff
+		if !backedOff {
+			n := w | waitersBit
+			limit = starvingAfter - now.Sub(start)
+			if starving = limit <= 0; starving {
+				n |= starvingBit
+				limit = probed.Add(interval).Sub(now)
+			}
+			failpoint.At("mark")
 			if n != w && !h.word.CompareAndSwap(w, n) { // [mark]
 				continue
 			}
-			if w = n; woken && owner(w) == 0 && !overdue {
-				wake(h.lockHalf(), 1) // the word was left for one who is
+			owesWake = false
+			if w = n; woken && w&ownerMask == 0 && !starving {
+				s.m.lockWord.Wake() // the word was left for a starving waiter
 			}
 		}
 		if hasDeadline {
 			limit = min(limit, deadline.Sub(now))
 		}
-		err := ctx.Err()
-		switch {
-		case err == nil && limit <= 0:
-			err = context.DeadlineExceeded // the context's own timer is a little late
-		case err == nil && s.detached():
-			err = ErrDetached
-		}
-		if err != nil { // [give up]
-			h.word.And(^uint64(overdueBit)) // others who are overdue will mark the word again
-			if slept {
-				wake(h.lockHalf(), 1) // the wake that woke us was perhaps meant to let somebody in
-			}
-			return err
-		}
-		fault("sleep")
-		timedOut := sleep(h.lockHalf(), uint32(w), limit) // [sleep]
-		fault("woken")
-		slept, spins, woken = true, 0, !timedOut
-		overdue = time.Since(start) >= overdueAfter
-		if timedOut && s.m.takeOver(h.word.Load(), s.mine, s.a.h.dir) {
-			return nil
-		}
+		failpoint.At("sleep")
+		woken = s.m.lockWord.Sleep(ticket, uint32(w), limit) // [sleep]
+		failpoint.At("woken")
+		slept, spins, owesWake = true, 0, owesWake || woken
+		starving = time.Since(start) >= starvingAfter
 	}
 }
 
-// Unlock releases the lock. It moves the version on, unless the attachment is
-// read-only: others must assume that the data have changed.
+// Unlock releases the lock. It moves the version, unless the attachment is
+// read-only: other processes must assume that the data have changed. To announce
+// a change that was made without the lock, lock and unlock.
 //
 // Errors: ErrNotLocked, ErrDetached.
 func (s *Segment) Unlock() error {
-	if !tombs {
+	if !headerOutlivesDetach {
 		if !s.enter() {
 			return fail("unlock", s.key, ErrDetached)
 		}
 		defer s.leave()
 	}
-	// If nobody has touched the word since it was taken, that is how it looks.
-	if w := s.held; tombs && w&(ownerMask|waitersBit|abandonedBit) == s.mine {
-		fault("unlock")
+	// If no other process has touched the word since it was taken, this is the word.
+	if w := s.lastAcquired; headerOutlivesDetach && w&(ownerMask|waitersBit|abandonedBit) == s.owner {
+		failpoint.At("unlock")
 		if s.head.word.CompareAndSwap(w, w&^ownerMask+s.step) { // [unlock]
-			if s.step != 0 && s.head.bell.Load()&bellArmed != 0 {
-				s.head.ring()
+			if s.step != 0 && s.head.event.Load()&eventArmed != 0 {
+				s.m.signal()
 			}
 			runtime.KeepAlive(s.m)
 			return nil
@@ -358,48 +326,67 @@ func (s *Segment) Unlock() error {
 }
 
 // unlock frees the word if this attachment owns it. If the data may have been
-// written the version moves on, and whoever waits for that is woken; what a
-// writer left behind that died counts as repaired. If this writer broke off, its
-// data are as doubtful.
+// written, the version moves, waiters for it are woken, and what a dead writer left
+// counts as repaired. If this writer broke off, its data are as doubtful.
 //
-// Whoever dies right after the swap has woken nobody: sleeps are bounded.
+// A process that dies right after the swap has woken no waiter: sleeps are bounded.
 func (s *Segment) unlock(written, brokenOff bool) bool {
+	return s.swapUnlocked(written, brokenOff, false)
+}
+
+func (s *Segment) swapUnlocked(written, brokenOff, detaching bool) bool {
 	h := s.head
-	s.m.race.release()
+	s.m.race.Release()
 	for {
 		w := h.word.Load()
-		if owner(w) != s.mine {
+		owned := w&ownerMask == s.owner
+		if !owned && !detaching {
 			return false
 		}
-		n := w &^ (ownerMask | waitersBit)
-		if written {
-			n = n&^abandonedBit + versionOne
+		n := w
+		if detaching {
+			n = countDetach(w)
 		}
-		if brokenOff {
-			n |= abandonedBit
+		if owned {
+			n &^= ownerMask | waitersBit
+			if written {
+				n = n&^abandonedBit + versionOne
+			}
+			if brokenOff {
+				n |= abandonedBit
+			}
 		}
-		fault("unlock")
-		if !h.word.CompareAndSwap(w, n) { // [unlock]
+		failpoint.At("unlock")
+		if !h.word.CompareAndSwap(w, n) { // [unlock] [release_word]
 			continue
 		}
-		fault("wake one")
-		if w&waitersBit != 0 {
-			wake(h.lockHalf(), 1) // [wake one]
+		failpoint.At("wake")
+		if owned && w&waitersBit != 0 {
+			s.m.lockWord.Wake() // [wake]
 		}
-		if written {
-			h.ring()
+		if owned && written {
+			s.m.signal()
 		}
 		runtime.KeepAlive(s.m)
-		return true
+		return owned
 	}
 }
 
-// Abandoned reports, while this attachment holds the lock, whether the last
-// writer before died inside it: the data may be half-written. It keeps being
-// reported, to one owner after the other, until one has unlocked that was
-// allowed to write.
+// releaseLast releases the lock for good, if this attachment holds it. It changes
+// the word in any case, before the slot can be another process's: a goroutine that
+// has read the word before, in tryFast, and has not seen that the attachment is
+// detached, fails to take the lock then; and so does a take-over that has found the
+// slot not held.
+func (s *Segment) releaseLast() {
+	defer s.m.ignoreFault(debug.SetPanicOnFault(true))
+	s.swapUnlocked(!s.readOnly, false, true)
+}
+
+// Abandoned reports, while this attachment holds the lock, whether the last writer
+// before it died while it held the lock: the data may be half-written. Each owner
+// is told, until one has unlocked that was allowed to write.
 func (s *Segment) Abandoned() bool {
-	if !tombs {
+	if !headerOutlivesDetach {
 		if !s.enter() {
 			return false
 		}
@@ -407,5 +394,5 @@ func (s *Segment) Abandoned() bool {
 	}
 	w := s.head.word.Load()
 	runtime.KeepAlive(s.m)
-	return owner(w) == s.mine && w&abandonedBit != 0
+	return w&ownerMask == s.owner && w&abandonedBit != 0
 }

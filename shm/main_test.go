@@ -8,28 +8,31 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"qshm/keymap"
+	"qshm/lockfile"
 )
 
-// Where a promise takes a process of its own, the test binary runs itself again:
-// the environment says as what.
+// Where a promise takes a process of its own, the test binary runs itself again; the
+// environment variable roleEnv says as what.
 const roleEnv = "SHM_TEST_ROLE"
 
 var roles = map[string]func(arg string) error{
 	"lock and die":      lockAndDieRole,
 	"attach and die":    attachAndDieRole,
-	"sleep on the lock": func(key string) error { return sleepRole(key, sleepOnTheLock) },
-	"sleep on the bell": func(key string) error { return sleepRole(key, sleepOnTheBell) },
+	"create and die":    createAndDieRole,
+	"sleep on the lock": sleepOnTheLockRole,
+	"sleep in wait":     sleepInWaitRole,
 }
 
 func TestMain(m *testing.M) {
 	name, arg, _ := strings.Cut(os.Getenv(roleEnv), ":")
 	if name == "" {
-		os.Exit(m.Run())
+		os.Exit(inOwnStore(m))
 	}
 	if err := roles[name](arg); err != nil {
 		fmt.Println("error:", err)
@@ -37,24 +40,34 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// inOwnStore runs the tests with a store of their own, for those that name none, such
+// as the examples.
+func inOwnStore(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "qshm-test-")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	os.Setenv(keymap.EnvDir, dir)
+	return m.Run()
+}
+
 func command(role, arg string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), roleEnv+"="+role+":"+arg)
+	// Under the race detector, each process would sleep for a second at its end.
+	cmd.Env = append(os.Environ(), roleEnv+"="+role+":"+arg, "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	return cmd
 }
 
-// start starts another process and waits for its first line.
-func start(t *testing.T, role, arg string) *exec.Cmd {
+// start starts another process and waits for its first line. The process ends when
+// end is called, or is killed.
+func start(t testing.TB, role, arg string) (cmd *exec.Cmd, end func() error) {
 	t.Helper()
-	cmd := command(role, arg)
-	if _, err := cmd.StdinPipe(); err != nil { // open until Wait
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	cmd = command(role, arg)
+	stdin := must(cmd.StdinPipe())(t)
+	stdout := must(cmd.StdoutPipe())(t)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -64,18 +77,21 @@ func start(t *testing.T, role, arg string) *exec.Cmd {
 		cmd.Wait()
 		t.Fatalf("%s: %q, %v", role, line, err)
 	}
-	return cmd
+	return cmd, func() error {
+		stdin.Close()
+		return cmd.Wait()
+	}
 }
 
 // runThenKill starts another process, waits for its first line and kills it.
-func runThenKill(t *testing.T, role, arg string) {
+func runThenKill(t testing.TB, role, arg string) {
 	t.Helper()
-	cmd := start(t, role, arg)
+	cmd, _ := start(t, role, arg)
 	cmd.Process.Kill()
 	cmd.Wait()
 }
 
-func readyToDie() error {
+func ready() error {
 	fmt.Println("ready")
 	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
@@ -85,7 +101,14 @@ func attachAndDieRole(key string) error {
 	if _, err := Attach(key); err != nil {
 		return err
 	}
-	return readyToDie()
+	return ready()
+}
+
+func createAndDieRole(key string) error {
+	if _, err := Create(key, 1); err != nil {
+		return err
+	}
+	return ready()
 }
 
 func lockAndDieRole(key string) error {
@@ -97,50 +120,85 @@ func lockAndDieRole(key string) error {
 		return err
 	}
 	copy(seg.Data(), "half-written")
-	return readyToDie()
+	return ready()
 }
 
-// store gives the test a store of its own, which must be empty in the end.
+// otherProcess attaches to the segment of seg with a descriptor and a mapping of its
+// own. To the kernel, and so to this package, that is another process.
+func otherProcess(t testing.TB, seg *Segment) *Segment {
+	t.Helper()
+	file := must(lockfile.Open(seg.m.path, os.O_RDWR))(t)
+	c := must(readContents(file, seg.key))(t)
+	m := must(newMapping(file, seg.m.path, c, false))(t)
+	t.Cleanup(m.close)
+	i := must(m.claim(false))(t)
+	process.Lock()
+	m.users++
+	process.Unlock()
+	return newSegment(&target{key: seg.key}, m, i)
+}
+
+// die releases the slot locks of an attachment that otherProcess made, as the kernel
+// does when a process dies: the slots and the lock word stay as they are.
+func die(seg *Segment) { seg.m.locks.Close() }
+
+// asNewProcess calls f as if this process were not attached to any segment yet.
+func asNewProcess(f func()) {
+	swap := func(mappings map[lockfile.ID]*mapping) (before map[lockfile.ID]*mapping) {
+		process.Lock()
+		defer process.Unlock()
+		before, process.mappings = process.mappings, mappings
+		return before
+	}
+	attached := swap(nil)
+	defer swap(attached)
+	f()
+}
+
+// store gives the test a store of its own, which must be empty at the end.
 func store(t testing.TB) string {
 	t.Helper()
-	dir := dirAt(t, "/dev/shm")
-	setenv(t, keymap.EnvDir, dir)
+	dir := tempDir(t)
+	t.Setenv(keymap.EnvDir, dir)
 	t.Cleanup(func() {
-		if left := files(t, dir); len(left) > 0 && !t.Failed() {
-			t.Errorf("left in the store: %v", left)
+		if !t.Failed() {
+			wantFiles(t, dir)
 		}
 	})
 	return dir
 }
 
-func setenv(t testing.TB, name, value string) { t.Setenv(name, value) }
-
-// dirAt makes a directory in the memory file system, where there is one.
-func dirAt(t testing.TB, parent string) string {
+// tempDir makes a directory, in the memory file system where there is one.
+func tempDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(parent, "qshm-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "qshm-test-")
 	if err != nil {
 		return t.TempDir()
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if dir, err = filepath.Abs(dir); err != nil { // wine has a /dev/shm, on a drive
-		t.Fatal(err)
-	}
-	return dir
+	return must(filepath.Abs(dir))(t) // wine has a /dev/shm, on a drive
 }
 
-// files lists what is in a store.
+// files lists a directory.
 func files(t testing.TB, dir string) (names []string) {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
+	for _, e := range must(os.ReadDir(dir))(t) {
 		names = append(names, e.Name())
 	}
 	return names
 }
+
+// wantFiles checks that a directory has these files and no other.
+func wantFiles(t testing.TB, dir string, names ...string) {
+	t.Helper()
+	slices.Sort(names)
+	if got := files(t, dir); !slices.Equal(got, names) {
+		t.Errorf("the store has the files %q, want %q", got, names)
+	}
+}
+
+// segmentPath returns the path of the segment file of a key.
+func segmentPath(dir, key string) string { return filepath.Join(dir, keymap.Name(key)) }
 
 func must[T any](v T, err error) func(testing.TB) T {
 	return func(t testing.TB) T {
@@ -152,7 +210,7 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
-// create makes a segment that ends with the test.
+// create makes a segment that the end of the test detaches.
 func create(t testing.TB, key string, size int, opts ...Option) *Segment {
 	t.Helper()
 	seg := must(Create(key, size, opts...))(t)
@@ -188,47 +246,73 @@ func unlock(t testing.TB, seg *Segment) {
 	}
 }
 
-// wantError asks for an *Error of the kinds that names operation and key.
+// nothing is a function for View and Update.
+func nothing([]byte) error { return nil }
+
+// wantError checks that err is an *Error of these kinds which names the operation and
+// the key, and that its text says nothing twice.
 func wantError(t testing.TB, err error, op, key string, kinds ...error) {
 	t.Helper()
 	var own *Error
 	if !errors.As(err, &own) {
-		t.Errorf("%v (%T): want an *Error", err, err)
+		t.Errorf("error %v (%T), want an *Error", err, err)
 		return
 	}
 	if own.Op != op || own.Key != key {
-		t.Errorf("%v: is about %q of %q, want %q of %q", err, own.Op, own.Key, op, key)
+		t.Errorf("%v: Op %q and Key %q, want %q and %q", err, own.Op, own.Key, op, key)
 	}
 	for _, kind := range kinds {
 		if !errors.Is(err, kind) {
-			t.Errorf("%v: want it to be: %v", err, kind)
+			t.Errorf("%v: is not of the kind %q", err, kind)
 		}
 	}
-	if text := err.Error(); !strings.HasPrefix(text, "shm: "+op) || key != "" && !strings.Contains(text, fmt.Sprintf("%q", key)) {
-		t.Errorf("the message does not name the operation and the key: %s", text)
+	text := err.Error()
+	shown := strings.TrimSuffix(fmt.Sprintf("%q", key[:min(len(key), shownKey)]), `"`)
+	if !strings.HasPrefix(text, "shm: "+op) || key != "" && !strings.Contains(text, shown) {
+		t.Errorf("%v: does not name the operation and the key", err)
+	}
+	if said := saidTwice(text); said != "" {
+		t.Errorf("%v: says %q twice", err, said)
 	}
 }
 
-// eventually waits until something can be seen that another goroutine does.
-func eventually(t testing.TB, what string, ok func() bool) {
+// saidTwice returns a part of an error's text, or a path in it, that occurs again.
+func saidTwice(text string) string {
+	seen := map[string]bool{}
+	for _, part := range strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == ';' || r == '(' || r == ')' }) {
+		if part = strings.TrimSpace(part); len(part) > 1 && seen[part] {
+			return part
+		}
+		seen[part] = true
+	}
+	clear(seen)
+	for _, word := range strings.Fields(text) {
+		if word = strings.Trim(word, `"():;,`); filepath.IsAbs(word) && seen[word] {
+			return word
+		}
+		seen[word] = true
+	}
+	return ""
+}
+
+// eventually waits for something that another goroutine does.
+func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(100 * time.Microsecond) {
+	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: has not happened in 30 s", what)
+			t.Fatalf("not after 30 s: %s", what)
 		}
 	}
 }
 
-// waiting waits until somebody sleeps, or is about to, on the segment's lock.
-func waiting(t testing.TB, seg *Segment) {
+// waitForSleeper waits until a waiter sleeps, or is about to, on the segment's lock.
+func waitForSleeper(t testing.TB, seg *Segment) {
 	t.Helper()
-	eventually(t, "a waiter", func() bool { return seg.m.head.word.Load()&waitersBit != 0 })
+	eventually(t, "a waiter marks the lock word", func() bool { return seg.head.word.Load()&waitersBit != 0 })
 }
 
-// listening waits until somebody sleeps, or is about to, on its version.
-func listening(t testing.TB, seg *Segment) {
+// waitForListener waits until a waiter for the version sleeps, or is about to.
+func waitForListener(t testing.TB, seg *Segment) {
 	t.Helper()
-	eventually(t, "a listener", func() bool { return seg.m.head.bell.Load()&bellArmed != 0 })
+	eventually(t, "a waiter arms the event word", func() bool { return seg.head.event.Load()&eventArmed != 0 })
 }
-
-func pathOf(dir, key string) string { return filepath.Join(dir, keymap.Name(key)) }

@@ -1,184 +1,233 @@
 package shm
 
 import (
-	"io"
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"github.com/edsrzf/mmap-go"
 
 	"qshm/lockfile"
+	"qshm/shm/internal/futex"
+	"qshm/shm/internal/race"
 )
 
-// mapping is the memory of one segment in this process: the header, which every
-// attachment writes, and apart from it the data, which a read-only attachment
-// must not be able to write.
+// mapping is one segment in this process: its memory, and the slot locks that
+// this process holds. All attachments of the process share it.
 type mapping struct {
 	shape
-	path string
-	info fs.FileInfo
-	head *header
-	slot []slot
+	path  string
+	info  fs.FileInfo
+	id    lockfile.ID
+	head  *header
+	slot  []slot
+	locks *lockfile.Slots
 
-	turn chan struct{} // one goroutine of this process at a time waits for the lock
-	race raceToken
+	lockWord, eventWord futex.Word
 
-	users int // guarded by process
+	locker   chan struct{} // one goroutine of this process at a time waits for the lock
+	watcher  chan struct{} // and one for the version
+	changing sync.Mutex    // guards changed
+	changed  chan struct{} // closed when the watcher has seen a change; nil if nobody else waits
 
-	header mmap.MMap
-	mu     sync.Mutex // guards what follows
-	file   *os.File   // see settle
-	rw, ro mmap.MMap  // the data; mapped when first needed
+	race race.Token
+
+	users int // attachments; guarded by process
+
+	mu      sync.Mutex // guards what follows, and changes of rw and ro
+	file    *os.File   // nil once closed; the slot locks own it
+	regions []mmap.MMap
+	rw, ro  atomic.Pointer[[]byte] // the data as mapped for each kind of attachment
+
+	rwRoom, roRoom []byte // the memory that rw and ro lie in, with room to grow
 }
 
-// openSegment opens the file that info describes and checks what it says of
-// itself. If half is true, it is the leftover of a creator that died before the
-// file had its size, and there is nothing to map.
-//
-// The caller is inside the door, so the file is not removed meanwhile.
-func openSegment(path, key string, info fs.FileInfo) (m *mapping, half bool, err error) {
-	file, err := lockfile.Open(path, os.O_RDWR)
+// openMapping opens the file whose lock f is held and maps it. A half-made file
+// is reported by half: there is nothing to map.
+func openMapping(f *lockfile.File, key string, readOnly bool) (m *mapping, half bool, err error) {
+	file, err := lockfile.Open(f.Path(), os.O_RDWR)
 	if err != nil {
 		return nil, false, err
 	}
-	defer func() {
-		if m == nil {
-			file.Close()
+	c, err := readContents(file, key)
+	if err == nil && !c.half {
+		if !os.SameFile(c.info, f.Info()) {
+			return nil, false, errors.Join(fs.ErrNotExist, file.Close()) // another program has replaced the file
 		}
-	}()
-	page, h := headerBuffer(minHeader)
-	n, fileInfo, err := readHeader(file, page)
-	if err != nil {
-		return nil, false, err
+		m, err = newMapping(file, f.Path(), c, readOnly)
+		if err != nil && !readOnly { // perhaps the data are too large; garbage can be destroyed all the same
+			m, err = newMapping(file, f.Path(), c, true)
+		}
 	}
-	if !os.SameFile(fileInfo, info) {
-		return nil, false, fs.ErrNotExist // somebody replaced it without asking at the door
+	if m == nil {
+		file.Close()
 	}
-	if halfMade(page[:n], fileInfo.Size()) {
-		return nil, true, nil
-	}
-	s, err := readShape(h, key, fileInfo.Size())
-	if err != nil && h.making() {
-		return nil, true, nil
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	m, err = newMapping(file, path, fileInfo, s)
-	return m, false, err
+	return m, c.half && err == nil, err
 }
 
-// readHeader reads the beginning of a file that may be anything, but for the
-// byte that a door locks. It returns how far the file reached. The size comes
-// last: a header that says the file is complete is right from then on.
-func readHeader(file *os.File, page []byte) (n int, info fs.FileInfo, err error) {
-	n, err = file.ReadAt(page[1:], 1)
-	if err == io.EOF {
-		err = nil
+// newMapping maps the file: for a read-write attachment header and data as one,
+// otherwise the header alone. The mapping owns the file from then on.
+func newMapping(file *os.File, path string, c contents, readOnly bool) (*mapping, error) {
+	m := &mapping{
+		shape: c.shape, path: path, info: c.info, id: c.file, file: file,
+		locker: make(chan struct{}, 1), watcher: make(chan struct{}, 1),
 	}
-	info, statErr := file.Stat()
-	if statErr != nil {
-		return 0, nil, statErr
+	length := m.dataOff
+	if !readOnly {
+		length += m.size
 	}
-	return n + 1, info, err
+	b, err := mapRegion(file, length, mmap.RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	if m.locks, err = lockfile.NewSlots(file, m.shape.locks, m.slots, m.shape.id); err != nil {
+		unmapRegion(b)
+		return nil, err
+	}
+	m.regions = append(m.regions, b)
+	m.head, m.slot = headerAt(b), slotsAt(b, m.slots)
+	m.lockWord.Init(m.head.lockHalf(), fmt.Sprintf("qshm-%016x-lock", m.shape.id), 1)
+	m.eventWord.Init(m.head.eventWord(), fmt.Sprintf("qshm-%016x-event", m.shape.id), futex.All)
+	if !readOnly {
+		m.rwRoom = b[m.dataOff:length:length]
+		data := m.rwRoom
+		m.rw.Store(&data)
+	}
+	unmapLater(m, b[:m.dataOff])
+	return m, nil
 }
 
-// newMapping maps the header. The mapping owns the file from then on.
-func newMapping(file *os.File, path string, info fs.FileInfo, s shape) (*mapping, error) {
-	b, err := mmap.MapRegion(file, s.dataOff, mmap.RDWR, 0, 0)
+// view returns where the data are mapped for one kind of attachment, as large as
+// they are now. It maps them if they are not, or have grown beyond what is
+// mapped; what was mapped before stays mapped.
+func (m *mapping) view(readOnly bool) (at *atomic.Pointer[[]byte], err error) {
+	defer m.reportFault(debug.SetPanicOnFault(true), &err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at, room, prot := &m.rw, &m.rwRoom, mmap.RDWR
+	if readOnly {
+		at, room, prot = &m.ro, &m.roRoom, mmap.RDONLY
+	}
+	size, err := m.sizeNow()
+	switch data := at.Load(); {
+	case err != nil || m.file == nil || data != nil && size == len(*data):
+		return at, err
+	case size > len(*room):
+		b, err := mapData(m.file, size, len(*room) > 0, prot, m.dataOff)
+		if err != nil {
+			return at, err
+		}
+		m.regions = append(m.regions, b)
+		*room = b
+	}
+	data := (*room)[:size:size] // append must not write into the room
+	at.Store(&data)
+	return at, nil
+}
+
+// mapData maps the data. Data that have grown before are mapped with room to grow
+// further, where the system allows to map what the file does not have yet: so
+// that growing often takes few mappings.
+func mapData(file *os.File, size int, grown bool, prot, dataOff int) (mmap.MMap, error) {
+	if grown && mapsBeyondEnd && checkSize(2*size, dataOff) == nil && size > 0 {
+		if b, err := mapRegion(file, 2*size, prot, dataOff); err == nil {
+			return b, nil
+		}
+	}
+	return mapRegion(file, size, prot, dataOff)
+}
+
+// sizeNow returns the size of the data as the header has it, after a check
+// against the file.
+func (m *mapping) sizeNow() (int, error) {
+	size := m.head.size.Load()
+	if size == uint64(m.size) || m.file == nil {
+		return m.size, nil
+	}
+	info, err := m.file.Stat()
+	switch {
+	case err != nil:
+		return 0, err
+	case size < uint64(m.size) || size > uint64(max(0, info.Size()-int64(m.dataOff))):
+		return 0, fmt.Errorf("%w any more: %s has %d bytes of data by its header, and %d bytes in all", ErrCorrupt, m.path, size, info.Size())
+	}
+	return int(size), checkSize(int(size), m.dataOff)
+}
+
+func mapRegion(file *os.File, length, prot, off int) (mmap.MMap, error) {
+	if err := countMapping(); err != nil {
+		return nil, err
+	}
+	b, err := mmap.MapRegion(file, length, prot, 0, int64(off))
 	if err != nil {
+		mappings.Add(-1)
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	m := &mapping{
-		shape: s, path: path, info: info,
-		header: b, head: headerAt(b), slot: slotsAt(b, s.slots),
-		turn: make(chan struct{}, 1),
-		file: file,
+	return b, nil
+}
+
+func unmapRegion(b mmap.MMap) {
+	if b.Unmap() == nil {
+		mappings.Add(-1)
 	}
-	unmapLater(m)
-	return m, nil
+}
+
+// mappings counts the mappings of this process.
+var mappings atomic.Int64
+
+// countMapping adds one to mappings, as far as the system allows. It leaves an
+// eighth to the rest of the program: when there are none left, the Go runtime
+// ends the program.
+func countMapping() error {
+	n, most := mappings.Add(1), maxMappings()
+	if most > 0 && n > most-most/8 {
+		mappings.Add(-1)
+		return fmt.Errorf("%w: this process has %d segments' mappings, and the system allows %d mappings to a process (vm.max_map_count)",
+			ErrNoSpace, n-1, most)
+	}
+	return nil
 }
 
 // linked reports whether the file is still the one at its path.
 func (m *mapping) linked() bool {
-	same, _ := lockfile.LeadsTo(m.path, m.info)
-	return same
+	id, err := lockfile.Identify(m.path)
+	return err == nil && id == m.id
 }
 
-// state is the state of the segment. One whose header is gone is dead.
+// state returns the state of the segment. If the file was truncated to nothing,
+// that is dead.
 func (m *mapping) state() (state uint32) {
 	state = stateDead
-	defer m.survive(debug.SetPanicOnFault(true))
+	defer m.ignoreFault(debug.SetPanicOnFault(true))
 	return m.head.state.Load()
 }
 
-// setState changes it. Who is about to remove the file needs no err.
 func (m *mapping) setState(state uint32) (err error) {
-	defer m.report(debug.SetPanicOnFault(true), &err)
+	defer m.reportFault(debug.SetPanicOnFault(true), &err)
 	m.head.state.Store(state)
 	return nil
 }
 
-// data returns the segment's memory, mapping it if no attachment of this process
-// has yet.
-func (m *mapping) data(readOnly bool) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	at, prot := &m.rw, mmap.RDWR
-	if readOnly {
-		at, prot = &m.ro, mmap.RDONLY
-	}
-	if *at != nil {
-		return *at, nil
-	}
-	if m.file == nil {
-		file, err := lockfile.Open(m.path, os.O_RDWR)
-		if err != nil {
-			return nil, err
-		}
-		if info, err := file.Stat(); err != nil || !os.SameFile(info, m.info) {
-			file.Close()
-			return nil, fs.ErrNotExist // removed, or replaced by hand
-		}
-		m.file = file
-	}
-	b, err := mmap.MapRegion(m.file, m.size, prot, 0, int64(m.dataOff))
-	if err != nil {
-		return nil, os.NewSyscallError("mmap", err)
-	}
-	*at = b
-	return b, nil
-}
-
-// settle closes the file, once what is needed now is mapped. Only where
-// unmapping needs it, it stays open.
-func (m *mapping) settle() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !keepFile && m.file != nil {
-		m.file.Close()
-		m.file = nil
-	}
-}
-
-// close ends the memory. Nobody in this process may use the data any more; the
-// header may still be looked at where entomb says so.
+// close unmaps the memory and gives back the slot locks. No goroutine of this
+// process uses the data any more; calls that come too late may still read the
+// header where headerOutlivesDetach says so.
 func (m *mapping) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, b := range []*mmap.MMap{&m.rw, &m.ro} {
-		if *b != nil {
-			b.Unmap()
-		}
+	if m.file == nil {
+		return
 	}
-	if m.header != nil {
-		entomb(m.header)
-		m.header = nil
+	m.lockWord.Close()
+	m.eventWord.Close()
+	for _, b := range m.regions[1:] {
+		unmapRegion(b)
 	}
-	if m.file != nil {
-		m.file.Close()
-		m.file = nil
-	}
+	unmapFirst(m.regions[0], m.dataOff)
+	m.regions = nil
+	m.locks.Close()
+	m.file = nil
 }

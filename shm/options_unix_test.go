@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-func TestFilesAreTheUsersAlone(t *testing.T) {
+func TestFilesAreForTheUserAlone(t *testing.T) {
 	dir := store(t)
 	defer syscall.Umask(syscall.Umask(0))
 	create(t, key, 1)
-	if info, err := os.Stat(pathOf(dir, key)); err != nil || info.Mode() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
+	if info, err := os.Stat(segmentPath(dir, key)); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %v, want 0600", info.Mode(), err)
 	}
 }
 
@@ -23,8 +23,8 @@ func TestPermIsAppliedInSpiteOfUmask(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077))
 	for _, perm := range []fs.FileMode{0o600, 0o640, 0o660, 0o666, fs.ModeSetuid | 0o660} {
 		seg := create(t, key, 1, Perm(perm))
-		if info, err := os.Stat(pathOf(dir, key)); err != nil || info.Mode() != perm.Perm() {
-			t.Errorf("asked for %v: %v, %v", perm, info.Mode(), err)
+		if info, err := os.Stat(segmentPath(dir, key)); err != nil || info.Mode() != perm.Perm() {
+			t.Errorf("mode %v, %v, want %v", info.Mode(), err, perm.Perm())
 		}
 		if info := must(seg.Info())(t); info.Perm != perm.Perm() || info.UID != uint32(os.Geteuid()) {
 			t.Errorf("%+v", info)
@@ -33,8 +33,8 @@ func TestPermIsAppliedInSpiteOfUmask(t *testing.T) {
 	}
 }
 
-// blocks is how many bytes stand behind a file.
-func blocks(t *testing.T, path string) int64 {
+// allocated returns how many bytes are allocated for a file.
+func allocated(t *testing.T, path string) int64 {
 	t.Helper()
 	info, err := os.Stat(path)
 	if err != nil {
@@ -46,16 +46,16 @@ func blocks(t *testing.T, path string) int64 {
 func TestMemoryIsAllocatedAtOnce(t *testing.T) {
 	dir := store(t)
 	create(t, key, 1<<20)
-	if n := blocks(t, pathOf(dir, key)); n < 1<<20 {
-		t.Errorf("%d bytes are allocated", n)
+	if n := allocated(t, segmentPath(dir, key)); n < 1<<20 {
+		t.Errorf("%d bytes are allocated, want all", n)
 	}
 }
 
 func TestSparseIsNotAllocated(t *testing.T) {
 	dir := store(t)
 	seg := create(t, key, 1<<20, Sparse())
-	if n := blocks(t, pathOf(dir, key)); n > 1<<16 {
-		t.Errorf("%d bytes are allocated", n)
+	if n := allocated(t, segmentPath(dir, key)); n > 1<<16 {
+		t.Errorf("%d bytes are allocated, want the header alone", n)
 	}
 	if seg.Data()[1<<20-1] = 1; seg.Size() != 1<<20 {
 		t.Errorf("size %d", seg.Size())

@@ -12,19 +12,20 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"qshm/keymap"
+	"qshm/lockfile"
 )
 
 func init() {
 	roles["descriptors"] = descriptorsRole
 	roles["lock many"] = lockManyRole
-	roles["create and die"] = createAndDieRole
 }
 
-// smallStore makes a store on a memory file system of its own, of that size.
+// smallStore makes a store on a memory file system of its own that has size bytes.
 func smallStore(t *testing.T, size int) string {
 	t.Helper()
 	return mountedStore(t, fmt.Sprintf("size=%d,mode=700", size))
@@ -54,19 +55,17 @@ func TestFullStoreIsAnErrorAtCreate(t *testing.T) {
 		_, err := Create(key, size, Dir(dir))
 		wantError(t, err, "create", key, ErrNoSpace)
 		asked := max(minHeader, mapAlign()) + size
-		for _, figure := range []string{fmt.Sprint(asked, " bytes"), fmt.Sprint(" of ", 1<<20, " free"), dir} {
+		for _, figure := range []string{fmt.Sprint(asked, " bytes"), fmt.Sprint(" of ", 1<<20, " are free"), dir} {
 			if !strings.Contains(err.Error(), figure) {
 				t.Errorf("%v: does not say %q", err, figure)
 			}
 		}
-		if left := files(t, dir); len(left) != 0 {
-			t.Errorf("left: %v", left)
-		}
+		wantFiles(t, dir)
 	}
 }
 
-// What was not allocated at creation may not be there when it is needed. That
-// is an error too, and what is there can be used on.
+// Memory that was not allocated at creation may not be there when it is needed. That is
+// an error too, and the memory that is there can still be used.
 func TestFullStoreIsAnErrorOnSparseMemory(t *testing.T) {
 	store(t)
 	needAddresses(t)
@@ -87,7 +86,7 @@ func TestFullStoreIsAnErrorOnSparseMemory(t *testing.T) {
 	if n, _, err := seg.Snapshot(buf); err != nil || string(buf[:n]) != "room" {
 		t.Errorf("%q, %v", buf[:n], err)
 	}
-	// To read what was never written takes room too.
+	// Reading what was never written takes room too.
 	wantError(t, seg.View(fill), "view", key, ErrNoSpace)
 	_, err = seg.ReadAt(buf, 4<<20-4)
 	wantError(t, err, "read", key, ErrNoSpace)
@@ -98,9 +97,9 @@ func TestFullStoreIsAnErrorOnSparseMemory(t *testing.T) {
 	detach(t, seg)
 }
 
-// The slots are of the header, and the header is always there: who attaches when
+// The slots are in the header, which is always allocated: a process that attaches when
 // the store is full finds them.
-func TestFullStoreHasTheSlotsOfSparseMemory(t *testing.T) {
+func TestFullStoreHasTheSlotsOfASparseSegment(t *testing.T) {
 	dir := smallStore(t, 1<<20)
 	const attachments = 1000
 	seg := create(t, key, 1<<19, Sparse(), MaxAttachments(attachments), Dir(dir))
@@ -113,7 +112,7 @@ func TestFullStoreHasTheSlotsOfSparseMemory(t *testing.T) {
 	}
 }
 
-// fillUp leaves no room in a store.
+// fillUp fills a store up.
 func fillUp(t *testing.T, dir string) {
 	t.Helper()
 	f := must(os.Create(filepath.Join(dir, "other")))(t)
@@ -123,7 +122,6 @@ func fillUp(t *testing.T, dir string) {
 	}
 }
 
-// The figure that is called free has to be right, for a person to go by it.
 func TestFullStoreSaysHowMuchIsFree(t *testing.T) {
 	dir := smallStore(t, 1<<20)
 	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 1<<19), 0o600); err != nil {
@@ -131,17 +129,17 @@ func TestFullStoreSaysHowMuchIsFree(t *testing.T) {
 	}
 	_, err := Create(key, 1<<20, Dir(dir))
 	wantError(t, err, "create", key, ErrNoSpace)
-	match := regexp.MustCompile(`(\d+) of (\d+) free`).FindStringSubmatch(fmt.Sprint(err))
+	match := regexp.MustCompile(`(\d+) of (\d+) are free`).FindStringSubmatch(fmt.Sprint(err))
 	if match == nil {
-		t.Fatalf("%v: no figures", err)
+		t.Fatalf("%v: does not say how much is free", err)
 	}
 	if free, _ := strconv.Atoi(match[1]); free > 1<<19 || free < 1<<19-2*minHeader {
-		t.Errorf("%v: %d bytes are free", err, 1<<19)
+		t.Errorf("%v: want about %d bytes free", err, 1<<19)
 	}
 }
 
-// A store can be full of files too. That is no reason not to see what stands under
-// the key: garbage makes room, and what is in use is told of.
+// A store can be full of files too. Create must still find the file under the key:
+// garbage makes room, and a segment in use is reported.
 func TestCreateInAStoreFullOfFiles(t *testing.T) {
 	dir := mountedStore(t, "size=1m,nr_inodes=10,mode=700")
 	t.Setenv(keymap.EnvDir, dir)
@@ -156,20 +154,13 @@ func TestCreateInAStoreFullOfFiles(t *testing.T) {
 	}
 	runThenKill(t, "create and die", key)
 	fill()
-	creates.Store(1) // the first create of a process sweeps
+	creates.Store(1) // so that this Create does not sweep
 	seg := create(t, key, 1)
 	fill()
 	if out, err := command("create and die", key).Output(); !strings.Contains(string(out), "already exists") {
-		t.Errorf("where somebody has it: %q, %v", out, err)
+		t.Errorf("create of a segment in use: %q, %v, want that it exists", out, err)
 	}
 	detach(t, seg)
-}
-
-func createAndDieRole(key string) error {
-	if _, err := Create(key, 1); err != nil {
-		return err
-	}
-	return readyToDie()
 }
 
 func TestStoreThatJustSuffices(t *testing.T) {
@@ -180,9 +171,7 @@ func TestStoreThatJustSuffices(t *testing.T) {
 		seg.Data()[i] = 1
 	}
 	detach(t, seg)
-	if left := files(t, dir); len(left) != 0 {
-		t.Errorf("left: %v", left)
-	}
+	wantFiles(t, dir)
 }
 
 func TestFullStoreLetsAttachAndDetach(t *testing.T) {
@@ -192,7 +181,7 @@ func TestFullStoreLetsAttachAndDetach(t *testing.T) {
 	attach(t, key, Dir(dir))
 }
 
-// descriptorsRole uses the library with as few descriptors as arg says.
+// descriptorsRole creates a segment with as few descriptors left as arg says.
 func descriptorsRole(arg string) error {
 	n, err := strconv.Atoi(arg)
 	if err != nil {
@@ -202,7 +191,7 @@ func descriptorsRole(arg string) error {
 	if err != nil {
 		return err
 	}
-	var held []*os.File // all but so many
+	var held []*os.File // all descriptors but n
 	limit := unix.Rlimit{Cur: 64, Max: 64}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
@@ -234,76 +223,96 @@ func descriptorsRole(arg string) error {
 	return nil
 }
 
-func TestNoMoreDescriptors(t *testing.T) {
+func TestNoMoreDescriptorsIsErrNoSpace(t *testing.T) {
 	for n := range 5 {
 		dir := store(t)
 		out, err := command("descriptors", fmt.Sprint(n)).Output()
 		if err != nil || !strings.HasPrefix(string(out), "ok") {
-			t.Errorf("%d left: %s, %v", n, out, err)
+			t.Errorf("%d descriptors left: %s, %v", n, out, err)
 		}
 		must(Sweep())(t)
-		if left := files(t, dir); len(left) != 0 {
-			t.Errorf("%d left: left in the store: %v", n, left)
-		}
+		wantFiles(t, dir)
 	}
 }
 
-func TestAttachmentsHoldNoDescriptors(t *testing.T) {
+// A process keeps one descriptor for each segment, whatever the number of attachments.
+func TestProcessHasOneDescriptorForEachSegment(t *testing.T) {
 	store(t)
-	create(t, "first", 1) // and with it, the presence
-	before, _ := os.ReadDir("/proc/self/fd")
-	for i := range 20 {
-		create(t, fmt.Sprint(i), 1)
+	if lockKind(t) != lockfile.RecordLocks {
+		t.Skip("each attachment has a file of its own here")
 	}
-	if after, _ := os.ReadDir("/proc/self/fd"); len(after) > len(before) {
-		t.Errorf("%d descriptors before, %d with 20 attachments more", len(before), len(after))
+	before, _, err := inUse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const segments = 10
+	for i := range segments {
+		create(t, fmt.Sprint(i), 1)
+		for range 3 {
+			attach(t, fmt.Sprint(i))
+			attach(t, fmt.Sprint(i), ReadOnly())
+		}
+	}
+	if after, _, err := inUse(); after != before+segments || err != nil {
+		t.Errorf("%d descriptors before, %d with %d segments, %v", before, after, segments, err)
 	}
 }
 
 func TestAttachingAndDetachingLeavesNothingInTheProcess(t *testing.T) {
 	store(t)
-	round := func() {
-		a, b := must(Create(key, 5000))(t), must(Attach(key, ReadOnly))(t)
+	round := func(i int) {
+		a, b := must(Create(key, 5000))(t), must(Attach(key, ReadOnly()))(t)
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		a.Wait(ctx, 0)
 		live, cancel := context.WithCancel(context.Background())
-		a.Update(func([]byte) error { return nil })
-		a.Wait(live, 0)
 		defer cancel()
+		a.Update(nothing)
+		a.Wait(live, 0)
+		if i%10 == 0 {
+			short, cancel := context.WithTimeout(context.Background(), 20*time.Microsecond)
+			defer cancel()
+			a.Wait(short, a.Version())
+			a.Grow(10000)
+			b.View(nothing)
+		}
 		detach(t, a)
 		detach(t, b)
 	}
-	round()
+	round(0)
 	count := func() (fds, goroutines int) {
-		entries, err := os.ReadDir("/proc/self/fd")
+		fds, _, err := inUse()
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(entries), runtime.NumGoroutine()
+		return fds, runtime.NumGoroutine()
 	}
 	runtime.GC()
 	fds, goroutines := count()
 	const rounds = 4000
-	for range rounds {
-		round()
+	for i := range rounds {
+		round(i)
 	}
-	if _, mappings, err := inUse(); err != nil || mappings != 0 {
-		t.Errorf("%d mappings of segments that are gone: %v", mappings, err)
+	if _, mapped, err := inUse(); err != nil || mapped != 0 {
+		t.Errorf("%d mappings of segments that are destroyed, %v", mapped, err)
 	}
-	eventually(t, "the collector takes the tombs away", func() bool {
+	eventually(t, "the collector unmaps the headers", func() bool {
 		runtime.GC()
-		return headers.Load() <= rounds/10
+		return mappings.Load() <= rounds/10
 	})
-	if f, g := count(); f > fds || g > goroutines {
-		t.Errorf("%d descriptors and %d goroutines before, %d and %d after", fds, goroutines, f, g)
+	if n := mappings.Load(); n < 0 {
+		t.Errorf("%d mappings are counted", n)
 	}
-	if len(process.homes) != 0 {
-		t.Errorf("homes: %v", process.homes)
+	eventually(t, "the goroutines of contexts end", func() bool { return runtime.NumGoroutine() <= goroutines })
+	if f, _ := count(); f > fds {
+		t.Errorf("%d descriptors before, %d after", fds, f)
+	}
+	if len(process.mappings) != 0 {
+		t.Errorf("mappings of this process: %v", process.mappings)
 	}
 }
 
-// lockManyRole locks and unlocks so many times, and all that needs no waiting.
+// lockManyRole makes the calls that need not wait, as many times as arg says.
 func lockManyRole(arg string) error {
 	n, err := strconv.Atoi(arg)
 	if err != nil {
@@ -315,14 +324,19 @@ func lockManyRole(arg string) error {
 	}
 	defer seg.Close()
 	buf := make([]byte, 64)
+	always := func([]byte) bool { return true }
 	for range n {
 		seg.Lock()
 		seg.Unlock()
 		seg.TryLock()
 		seg.Unlock()
 		seg.Snapshot(buf)
-		seg.Update(func([]byte) error { return nil })
-		seg.View(func([]byte) error { return nil })
+		seg.Update(nothing)
+		seg.View(nothing)
+		seg.UpdateWhen(context.Background(), always, nothing)
+		Store(seg, 0, int64(1))
+		Load[int64](seg, 0)
+		seg.Data()
 		seg.WriteAt(buf, 0)
 		seg.ReadAt(buf, 0)
 		seg.Wait(context.Background(), seg.Version()-1)
@@ -330,8 +344,8 @@ func lockManyRole(arg string) error {
 	return nil
 }
 
-// The runtime makes some calls of its own; that they do not become more with the
-// rounds is the promise.
+// The runtime makes some system calls of its own. The promise is that there are not
+// more of them with more rounds.
 func TestUncontendedLockMakesNoSystemCall(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -366,6 +380,6 @@ func TestUncontendedLockMakesNoSystemCall(t *testing.T) {
 	}
 	const rounds = 20000
 	if n := calls(rounds) - calls(1); n > rounds/10 {
-		t.Errorf("%d rounds make %d system calls more than one", rounds, n)
+		t.Errorf("%d rounds make %d system calls more than one round", rounds, n)
 	}
 }

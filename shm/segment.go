@@ -2,43 +2,46 @@ package shm
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
+	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 )
 
-// This file is what a caller holds: one attachment to a segment, and when it
-// ends.
-
 // A Segment is an attachment to memory that several processes share. All methods
 // may be called by several goroutines at once.
 //
-// Where Detach meets calls in progress, those that wait end with ErrDetached,
-// the others finish, and the last of them ends the attachment; nothing faults.
-// That does not extend to the slices and pointers that Data, Value and Slice
-// have handed out: they must not be used once Detach was called.
+// If Detach meets calls in progress, those that wait end with ErrDetached, the
+// others finish, and the last of them ends the attachment; nothing faults. That
+// does not extend to the slices and pointers that Data, Value and Slice have handed
+// out: they must not be used once Detach was called.
+//
+// A Segment that the program loses without Detach stays attached until the process
+// ends.
 type Segment struct {
-	m    *mapping
-	head *header // of m
-	mine uint64  // the owner's bits of the lock word when this attachment has it
-	step uint64  // what an unlock adds to it: one version, or none if read-only
-	held uint64  // the word as it was last taken, if it was free: a guess for Unlock, no more
+	m     *mapping
+	head  *header                 // of m
+	view  *atomic.Pointer[[]byte] // of m: the data, as mapped for this kind of attachment
+	owner uint64                  // the lock word's owner bits when this attachment has the lock
+	step  uint64                  // what an unlock adds to the word: one version, or none if read-only
 
-	// Calls in progress, counted in twos, and whether Detach was called. The
-	// uncontended lock is not counted, see tombs.
+	// lastAcquired is the word as this attachment has taken it last, if it was free:
+	// Unlock tries it first. It may be out of date.
+	lastAcquired uint64
+
+	// Calls in progress, counted in twos, and whether Detach was called. An
+	// uncontended Lock and Unlock are not counted: see headerOutlivesDetach.
 	calls atomic.Int64
-	ended atomic.Bool // the attachment was given back
+	ended atomic.Bool // the slot was given back
 
-	a        *attachment
-	key      string
-	readOnly bool
-	data     []byte
-	gone     chan struct{} // closed by Detach
+	slot       int
+	key        string
+	readOnly   bool
+	replaced   *Info
+	detachedCh chan struct{} // closed by Detach
 
 	watching sync.Mutex // guards watches
 	watches  map[<-chan struct{}]*watch
@@ -49,76 +52,91 @@ const (
 	callsOne      = 2
 )
 
-func newSegment(p *place, a *attachment, data []byte) *Segment {
+func newSegment(t *target, m *mapping, slot int) *Segment {
 	s := &Segment{
-		m: a.m, head: a.m.head, mine: ownerBits(a.i, a.gen),
-		a: a, key: p.key, readOnly: p.readOnly, data: data, gone: make(chan struct{}),
+		m: m, head: m.head, view: &m.rw, owner: ownerBits(slot), step: versionOne,
+		slot: slot, key: t.key, readOnly: t.readOnly, detachedCh: make(chan struct{}),
 	}
-	if !p.readOnly {
-		s.step = versionOne
+	if t.readOnly {
+		s.view, s.step = &m.ro, 0
 	}
 	return s
 }
 
-// Create makes a segment of size bytes, all zero, under key, and attaches to it.
-// If all who were attached to a former one have died, what they left behind is
-// removed first.
+// Create makes a segment of size bytes, all zero, under key, and attaches to it. If
+// every process that was attached to a former segment has died, Create destroys
+// that first: see Replaced.
 //
 // Any string is a key. The memory is allocated at once, unless Sparse says
-// otherwise: if it is not there, Create fails with ErrNoSpace, and no access
-// faults later.
+// otherwise: if it is not available, Create fails, and no access faults later. Init
+// initialises the memory before any other process can attach.
 //
-// Errors: ErrKey, ErrSize, ErrExist if a process that is alive is attached to a
-// segment of that key, ErrNoSpace, ErrPermission, ErrCorrupt.
+// Errors: ErrKey, ErrSize, ErrExist if a live process is attached to a segment of
+// that key, ErrNoSpace, ErrPermission, ErrCorrupt, ErrBusy; errors.ErrUnsupported
+// where the system has no file locks.
 func Create(key string, size int, opts ...Option) (*Segment, error) {
-	p, err := locate("create", key, opts)
+	t, err := locate("create", key, opts, true)
 	if err != nil {
 		return nil, err
 	}
-	seg, _, err := p.open(size, true, false)
+	seg, _, err := t.open(size, true, false)
 	return seg, err
 }
 
 // Attach attaches to the segment that exists under key. It does not wait for the
-// segment's lock, whoever holds it.
+// segment's lock.
 //
 // A second attachment in one process shares the mapping, and excludes the first
 // from the lock as another process would.
 //
 // Errors: ErrKey, ErrNotExist, ErrNoSpace if all attachments are taken,
-// ErrPermission, ErrCorrupt.
+// ErrPermission, ErrCorrupt, ErrBusy; errors.ErrUnsupported if the segment was
+// made with a kind of locks that this system does not have.
 func Attach(key string, opts ...Option) (*Segment, error) {
-	p, err := locate("attach", key, opts)
+	t, err := locate("attach", key, opts, false)
 	if err != nil {
 		return nil, err
 	}
-	seg, _, err := p.open(0, false, true)
+	seg, _, err := t.open(0, false, true)
 	return seg, err
 }
 
-// Open attaches to the segment under key, or creates it with size bytes if
-// nobody has it. Of many who call Open at once, exactly one is told that it has
-// created the segment. The size of one that exists may be another: see Size.
+// Open attaches to the segment under key, or creates it with size bytes if no live
+// process is attached to one. Of many processes that call Open at once, exactly one
+// creates. The size of a segment that exists may be another: see Size and Grow.
 //
 // Errors: those of Create and Attach, except ErrExist and ErrNotExist.
 func Open(key string, size int, opts ...Option) (seg *Segment, created bool, err error) {
-	p, err := locate("open", key, opts)
+	t, err := locate("open", key, opts, true)
 	if err != nil {
 		return nil, false, err
 	}
-	return p.open(size, true, true)
+	return t.open(size, true, true)
+}
+
+// Replaced returns what the Create or Open that made this Segment found left by
+// dead processes, and destroyed. Its Abandoned tells that a process died while it
+// held the lock.
+func (s *Segment) Replaced() (Info, bool) {
+	if s.replaced == nil {
+		return Info{}, false
+	}
+	return *s.replaced, true
 }
 
 // Detach ends the attachment: it releases the lock if this attachment holds it,
-// unmaps the memory, and with the last attachment of a living process destroys
-// the segment. A second Detach reports ErrDetached.
+// unmaps the memory, and with the last attachment of a live process destroys the
+// segment. A second Detach reports ErrDetached.
 //
-// Detach does not wait for calls in progress, so that it can be called from within
-// View and Update; the last of them completes it. A program that ends should wait
-// for its goroutines first, or others find the attachment of a dead process.
+// Detach does not wait for calls in progress, so that View and Update may call it;
+// the last of them completes it. A program that ends should wait for its
+// goroutines first, or other processes find the attachment of a dead process.
+//
+// Errors: ErrDetached. ErrPermission if this process may not remove the file: then
+// it is garbage, and the next Create or Attach removes it.
 func (s *Segment) Detach() error {
-	// Counted in first, so that those who are at work cannot end the attachment
-	// while this is still waking them.
+	// Detach counts itself in, so that the calls at work cannot end the attachment
+	// while it wakes them.
 	if !s.enter() {
 		return fail("detach", s.key, ErrDetached)
 	}
@@ -127,19 +145,11 @@ func (s *Segment) Detach() error {
 		s.leave()
 		return fail("detach", s.key, ErrDetached)
 	}
-	close(s.gone)
+	close(s.detachedCh)
 	if before != callsOne {
-		// Others are at work. Wake those who sleep; the last to leave ends.
-		s.m.rouse()
+		s.m.interrupt() // the last call at work ends the attachment
 	}
 	return s.leave()
-}
-
-// rouse wakes all who sleep on the segment.
-func (m *mapping) rouse() {
-	defer m.survive(debug.SetPanicOnFault(true))
-	wake(m.head.lockHalf(), everybody)
-	m.alarm()
 }
 
 // Close is Detach for defer: a second one reports nil.
@@ -165,7 +175,7 @@ func (s *Segment) enter() bool {
 	return false
 }
 
-// leave counts a call out. The last one out, after Detach, ends the attachment.
+// leave counts a call out. After Detach, the last one ends the attachment.
 func (s *Segment) leave() error {
 	if s.calls.Add(-callsOne) == callsDetached {
 		return s.end()
@@ -173,30 +183,24 @@ func (s *Segment) leave() error {
 	return nil
 }
 
-// end gives the attachment back, once.
+// end gives the slot back, once.
 func (s *Segment) end() error {
 	if s.ended.Swap(true) {
 		return nil
 	}
 	s.unwatchAll()
-	s.release(!s.readOnly, false) // if this attachment has the lock
-	if err := s.a.end(false); err != nil {
+	s.releaseLast()
+	if err := s.m.detach(s.slot); err != nil {
 		return fail("detach", s.key, err)
 	}
 	return nil
 }
 
-// release is unlock that survives a fault.
-func (s *Segment) release(written, brokenOff bool) {
-	defer s.m.survive(debug.SetPanicOnFault(true))
-	s.unlock(written, brokenOff)
-}
-
 // Key returns the key of the segment.
 func (s *Segment) Key() string { return s.key }
 
-// Size returns the number of bytes that Create was asked for, exactly. It is 0
-// once detached.
+// Size returns the number of bytes of the data, exactly: what Create was asked for,
+// or what Grow has made of it since. It is 0 once detached.
 func (s *Segment) Size() int { return len(s.Data()) }
 
 // ReadOnly reports whether the data are mapped read-only.
@@ -205,122 +209,204 @@ func (s *Segment) ReadOnly() bool { return s.readOnly }
 // Attached reports whether Detach has not been called yet.
 func (s *Segment) Attached() bool { return !s.detached() }
 
-// Data returns the memory itself; nil once detached. What others may write at
-// the same time must be read and written while holding the lock, or by atomic
-// operations. Writing to a read-only attachment's data, or using the slice after
-// Detach, faults.
+// Data returns the memory itself, as large as it is now; nil once detached. It
+// begins on a page boundary, so any type is aligned at offset 0. Memory that other
+// processes may write at the same time must be read and written with the lock held,
+// or by atomic operations. Writing to a read-only attachment's data, or using the
+// slice after Detach, faults.
 //
-// So does using data that are gone: if somebody truncates the file, or a Sparse
-// segment finds no room. Nobody who shares memory by this package does either.
-// ReadAt, WriteAt, Snapshot, View and Update report it as an error; who uses the
-// slice in another way can have a panic instead of a crash by
-// debug.SetPanicOnFault. If the file was cut down to nothing, the lock goes with
-// it, and Lock, LockContext, TryLock, Unlock, Abandoned, Version and Changes fault
-// too, but for those that are waiting.
+// So does using memory that is missing: if another program truncates the file, or a
+// Sparse segment finds no room. No user of this package truncates. ReadAt, WriteAt,
+// Snapshot, Load, Store, View, Update and UpdateWhen report it as an error. If the
+// file was truncated to nothing, the header is missing too, and Lock, LockContext,
+// TryLock, Unlock, Abandoned, Version, Changes, Data and Size fault, except calls
+// that wait.
 func (s *Segment) Data() []byte {
-	if s.detached() {
+	if headerOutlivesDetach && !s.detached() {
+		data := *s.view.Load()
+		same := uint64(len(data)) == s.head.size.Load()
+		runtime.KeepAlive(s.m)
+		if same {
+			return data
+		}
+	}
+	if !s.enter() {
 		return nil
 	}
-	return s.data
+	defer s.leave()
+	data, err := s.guardedData()
+	if err != nil {
+		return *s.view.Load() // as it was
+	}
+	return data
 }
 
-// View calls fn with the data while holding the lock. fn must not write: View
-// does not move the version. It returns the error of fn as it is.
+// data returns the data as they are now, for a call that is counted in and turns
+// faults into errors.
+func (s *Segment) data() ([]byte, error) {
+	data := *s.view.Load()
+	if uint64(len(data)) == s.head.size.Load() {
+		return data, nil
+	}
+	if _, err := s.m.view(s.readOnly); err != nil {
+		return nil, err
+	}
+	return *s.view.Load(), nil
+}
+
+// guardedData is data for a call that does not turn faults into errors itself.
+func (s *Segment) guardedData() (data []byte, err error) {
+	defer s.m.reportFault(debug.SetPanicOnFault(true), &err)
+	return s.data()
+}
+
+// View calls fn with the data while holding the lock. fn must not write: View does
+// not move the version. It must not lock the segment, take a Snapshot or call
+// anything else that may wait for the lock. View returns the error of fn as it is.
 //
-// If fn touches data that are not there any more, it ends at that point as by a
-// panic, and View reports ErrCorrupt, or ErrNoSpace if there is no room for a part
-// of a Sparse segment that was never written before: see Data. If it writes though
-// the attachment is read-only, View reports ErrReadOnly in the same way.
+// If fn touches memory that is missing, it ends there as by a panic, and View
+// reports ErrCorrupt, or ErrNoSpace if there is no room for a part of a Sparse
+// segment that was never written: see Data. If fn writes though the attachment is
+// read-only, View reports ErrReadOnly in the same way.
 //
 // Errors: ErrDetached, ErrReadOnly, ErrCorrupt, ErrNoSpace.
 func (s *Segment) View(fn func(data []byte) error) error {
-	return s.locked("view", false, fn)
+	write := false
+	return s.locked(context.Background(), "view", &write, fn)
 }
 
-// Update calls fn with the data while holding the lock, and moves the version
-// on, also if fn fails. It returns the error of fn as it is. If fn panics, the
-// next to take the lock finds it Abandoned.
+// Update calls fn with the data while holding the lock, and moves the version, also
+// if fn fails. It returns the error of fn as it is. What View says of fn holds here
+// too. If fn panics, the next owner of the lock finds it Abandoned.
 //
-// If fn touches data that are not there, it ends at that point as by a panic, and
-// Update reports ErrCorrupt, or ErrNoSpace if there is no room for a part of a
-// Sparse segment that was never written before: see Data.
+// If fn touches memory that is missing, it ends there as by a panic, and Update
+// reports ErrCorrupt, or ErrNoSpace if there is no room for a part of a Sparse
+// segment that was never written: see Data.
 //
 // Errors: ErrDetached, ErrReadOnly, ErrCorrupt, ErrNoSpace.
 func (s *Segment) Update(fn func(data []byte) error) error {
 	if s.readOnly {
-		return fail("update", s.key, fmt.Errorf("%w; attach without it to write", ErrReadOnly))
+		return s.readOnlyError("update")
 	}
-	return s.locked("update", true, fn)
+	write := true
+	return s.locked(context.Background(), "update", &write, fn)
 }
 
-// locked calls fn inside the lock.
-func (s *Segment) locked(op string, write bool, fn func(data []byte) error) (err error) {
+// UpdateWhen waits until ready reports true, and then calls fn as Update does,
+// without releasing the lock in between. It stands for a condition variable or a
+// semaphore, and unlike those survives the death of any process.
+//
+// ready is called with the lock held, first at once and then after each change; it
+// may be called any number of times and must not write. To look does not move the
+// version, so processes that wait do not wake each other. Between the calls
+// UpdateWhen sleeps. Abandoned tells both functions if the last writer died.
+//
+//	err := jobs.UpdateWhen(ctx,
+//		func(data []byte) bool { return data[count] > 0 },
+//		func(data []byte) error { data[count]--; … })
+//
+// Errors: those of Update, and the context's, at once when it ends.
+func (s *Segment) UpdateWhen(ctx context.Context, ready func(data []byte) bool, fn func(data []byte) error) error {
+	if s.readOnly {
+		return s.readOnlyError("update")
+	}
+	if err := ctx.Err(); err != nil {
+		return fail("update", s.key, err)
+	}
+	for {
+		var looked uint32
+		write := false
+		err := s.locked(ctx, "update", &write, func(data []byte) error {
+			if looked = version(s.head.word.Load()); !ready(data) {
+				return nil
+			}
+			write = true
+			return fn(data)
+		})
+		if write || err != nil {
+			return err
+		}
+		if _, err := s.Wait(ctx, looked); err != nil {
+			return fail("update", s.key, err)
+		}
+	}
+}
+
+// locked calls fn with the lock held. *write tells at the end, or when fn panics,
+// whether fn may have written.
+func (s *Segment) locked(ctx context.Context, op string, write *bool, fn func(data []byte) error) (err error) {
 	if !s.enter() {
 		return fail(op, s.key, ErrDetached)
 	}
-	defer s.done(op, debug.SetPanicOnFault(true), &err)
+	defer s.finishCall(op, debug.SetPanicOnFault(true), &err)
 	if !s.tryFast() {
-		if err := s.lockSlow(context.Background(), op); err != nil {
+		if err := s.lockSlow(ctx, op); err != nil {
 			return err
 		}
 	}
 	finished := false
 	defer func() {
 		if finished {
-			s.unlock(write, false)
-		} else { // a fault here must not take the place of what fn ended with
-			s.release(write, write)
+			s.unlock(*write, false)
+		} else { // a fault here must not replace the panic of fn
+			s.unlockBroken(*write)
 		}
 	}()
-	err = fn(s.data)
+	data, err := s.data()
+	if err != nil {
+		*write, finished = false, true
+		return fail(op, s.key, err)
+	}
+	err = fn(data)
 	finished = true
 	return err
 }
 
-// WriteAt writes p at off while holding the lock; it implements io.WriterAt.
-// Nothing is written if p does not fit. If the memory is gone, there is no telling
-// how much of p was written.
+func (s *Segment) unlockBroken(write bool) {
+	defer s.m.ignoreFault(debug.SetPanicOnFault(true))
+	s.unlock(write, write)
+}
+
+// WriteAt writes p at off while holding the lock; it implements io.WriterAt. If p
+// does not fit, nothing is written. If memory is missing, an unknown part of p was
+// written.
 //
 // Errors: ErrSize, ErrDetached, ErrReadOnly, ErrCorrupt and ErrNoSpace as Update.
 func (s *Segment) WriteAt(p []byte, off int64) (n int, err error) {
+	return s.write("write", p, off)
+}
+
+// Store writes v at offset off while holding the lock, and moves the version. The
+// offset may be any.
+//
+// Errors: ErrType if T holds pointers or has no size; ErrSize, ErrDetached,
+// ErrReadOnly, ErrCorrupt and ErrNoSpace as WriteAt.
+func Store[T any](s *Segment, off int, v T) error {
+	if err := checkType[T](); err != nil {
+		return fail("store", s.key, err)
+	}
+	_, err := s.write("store", bytesOf(&v), int64(off))
+	return err
+}
+
+func (s *Segment) write(op string, p []byte, off int64) (n int, err error) {
 	if s.readOnly {
-		return 0, fail("write", s.key, fmt.Errorf("%w; attach without it to write", ErrReadOnly))
+		return 0, s.readOnlyError(op)
 	}
-	if size := len(s.data); off < 0 || off > int64(size) || len(p) > size-int(off) {
-		return 0, fail("write", s.key, fmt.Errorf("%w: %d bytes at offset %d do not fit into %d", ErrSize, len(p), off, size))
-	}
-	err = s.locked("write", true, func(data []byte) error {
+	write := false
+	err = s.locked(context.Background(), op, &write, func(data []byte) error {
+		if size := len(data); off < 0 || off > int64(size) || len(p) > size-int(off) {
+			return fail(op, s.key, fmt.Errorf("%w: %d bytes at offset %d do not fit into %d", ErrSize, len(p), off, size))
+		}
+		write = true
 		n = copy(data[off:], p)
 		return nil
 	})
 	return n, err
 }
 
-// ReadAt reads from off into p as Snapshot does: what it returns was all there
-// at one moment. It implements io.ReaderAt, and reports io.EOF where p reaches
-// beyond the end.
-//
-// Errors: ErrSize; ErrDetached, ErrAbandoned, ErrCorrupt and ErrNoSpace as Snapshot.
-func (s *Segment) ReadAt(p []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, fail("read", s.key, fmt.Errorf("%w: offset %d", ErrSize, off))
-	}
-	if !s.enter() {
-		return 0, fail("read", s.key, ErrDetached)
-	}
-	defer s.done("read", debug.SetPanicOnFault(true), &err)
-	if off >= int64(len(s.data)) {
-		return 0, io.EOF
-	}
-	n, _, err = s.snapshot("read", p, s.data[off:])
-	if err == nil && n < len(p) {
-		err = io.EOF
-	}
-	return n, err
+func (s *Segment) readOnlyError(op string) error {
+	return fail(op, s.key, fmt.Errorf("%w; attach without it to write", ErrReadOnly))
 }
 
-func randomID() (uint64, error) {
-	var b [8]byte
-	_, err := rand.Read(b[:])
-	return binary.NativeEndian.Uint64(b[:]), err
-}
+func (m *mapping) dir() string { return filepath.Dir(m.path) }

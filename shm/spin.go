@@ -1,10 +1,14 @@
 package shm
 
-import "runtime"
+import (
+	"runtime"
 
-// Before it sleeps, a waiter looks a few times whether the wait is over: short
-// sections are left again in less time than it takes to fall asleep. Each look
-// takes the word's cache line from the owner, so there is some time between.
+	"qshm/shm/internal/futex"
+)
+
+// Before a waiter sleeps, it looks a few times whether the wait is over: short
+// critical sections end in less time than it takes to fall asleep. Each look takes
+// the word's cache line from the owner, so there is some time between them.
 
 const pauseLoops = 40
 
@@ -22,11 +26,11 @@ func pause() {
 	}
 }
 
-// stepBack lets a reader that has met a writer stay away from it, the longer the
-// more often: one that keeps looking has the writer fetch its cache lines back
-// each time, and slows it down several times. A writer that does not get done in
-// that time wants a processor, perhaps this one.
-func stepBack(try int) {
+// backoff keeps a reader that has met a writer away from it, the longer the more
+// often. A reader that keeps looking makes the writer fetch its cache lines again
+// each time, and slows it down several times. A writer that does not finish in that
+// time needs a processor, perhaps this one.
+func backoff(try int) {
 	switch {
 	case try == 0:
 	case try < triesAwake && maxSpins > 0:
@@ -35,7 +39,7 @@ func stepBack(try int) {
 		}
 	default:
 		runtime.Gosched()
-		yield()
+		futex.Yield()
 	}
 }
 

@@ -3,25 +3,28 @@ package shm
 import (
 	"fmt"
 	"reflect"
+	"sync"
 )
 
-// Value returns the data from offset off on as a *T: a number, an array, a
-// struct of such, or types of sync/atomic. The memory is shared, and stays so
-// until Detach; it must not be used after. What is not atomic must be used while
-// holding the lock.
+// Typed views of the data.
+
+// Value returns the data from offset off on as a *T: a number, an array, a struct
+// of such, or types of sync/atomic. The memory is shared, stays so until Detach,
+// and must not be used after that. Values that are not atomic must be used with the
+// lock held. On a read-only attachment, writing through the pointer faults.
 //
 // Processes must agree on T: its layout is the compiler's for the machine. A
 // sync.Mutex and its like have no pointers, but wake goroutines of one process only.
 //
 // Errors: ErrType if T holds pointers (strings, slices, maps and the like do) or
-// nothing at all, or if off is no multiple of T's alignment; ErrSize if it
-// reaches beyond the segment; ErrReadOnly on a read-only attachment, where a
-// reader takes a Snapshot, or reads into a T of its own with ReadAt; ErrDetached.
+// has no size, or if off is not a multiple of T's alignment; ErrSize if the value
+// reaches beyond the segment; ErrDetached; ErrCorrupt if another program has
+// truncated the file.
 func Value[T any](s *Segment, off int) (*T, error) {
 	return view[T](s, off, 1)
 }
 
-// Slice returns n consecutive values as Value does one.
+// Slice returns n consecutive values as Value returns one.
 func Slice[T any](s *Segment, off, n int) ([]T, error) {
 	first, err := view[T](s, off, n)
 	if err != nil {
@@ -31,28 +34,55 @@ func Slice[T any](s *Segment, off, n int) ([]T, error) {
 }
 
 func view[T any](s *Segment, off, n int) (*T, error) {
-	refuse := func(kind error, format string, args ...any) (*T, error) {
-		return nil, fail("view", s.key, fmt.Errorf("%w: %s", kind, fmt.Sprintf(format, args...)))
+	if err := checkType[T](); err != nil {
+		return nil, fail("view", s.key, err)
 	}
-	t := reflect.TypeFor[T]()
-	data := s.Data()
-	switch size := int(t.Size()); {
-	case data == nil:
+	if !s.enter() {
 		return nil, fail("view", s.key, ErrDetached)
-	case s.readOnly:
-		return refuse(ErrReadOnly, "a %v could be written through; take a Snapshot, or ReadAt into one of your own", t)
-	case size == 0:
-		return refuse(ErrType, "%v has no size", t)
-	case pointerIn(t) != "":
-		return refuse(ErrType, "%v holds a %s, and an address means nothing in another process", t, pointerIn(t))
-	case n < 1 || off < 0 || off > len(data) || n > (len(data)-off)/size:
-		return refuse(ErrSize, "%d of %v at offset %d do not fit into %d bytes", n, t, off, len(data))
+	}
+	defer s.leave()
+	data, err := s.guardedData()
+	if err == nil {
+		err = checkRange[T](data, off, n)
+	}
+	if err != nil {
+		return nil, fail("view", s.key, err)
 	}
 	first, aligned := typedAt[T](data[off:])
-	if !aligned {
-		return refuse(ErrType, "offset %d is no multiple of %d, the alignment of %v", off, t.Align(), t)
+	if t := reflect.TypeFor[T](); !aligned {
+		return nil, fail("view", s.key, fmt.Errorf("%w: offset %d is not a multiple of %d, the alignment of %v", ErrType, off, t.Align(), t))
 	}
 	return first, nil
+}
+
+// checkRange checks that n values of type T from off on lie in data.
+func checkRange[T any](data []byte, off, n int) error {
+	t := reflect.TypeFor[T]()
+	if n < 1 || off < 0 || off > len(data) || n > (len(data)-off)/int(t.Size()) {
+		return fmt.Errorf("%w: %d of %v at offset %d do not fit into %d bytes", ErrSize, n, t, off, len(data))
+	}
+	return nil
+}
+
+// checkedTypes has the result of checking each type; looking at a struct's fields
+// allocates.
+var checkedTypes sync.Map // of reflect.Type to error, or nil
+
+// checkType checks that memory shared between processes can carry a T.
+func checkType[T any]() error {
+	t := reflect.TypeFor[T]()
+	checked, ok := checkedTypes.Load(t)
+	if !ok {
+		var err error
+		if t.Size() == 0 {
+			err = fmt.Errorf("%w: %v has no size", ErrType, t)
+		} else if name := pointerIn(t); name != "" {
+			err = fmt.Errorf("%w: %v holds a %s, and an address means nothing in another process", ErrType, t, name)
+		}
+		checked, _ = checkedTypes.LoadOrStore(t, err)
+	}
+	err, _ := checked.(error)
+	return err
 }
 
 // pointerIn names the first type within t that holds an address, if any does.

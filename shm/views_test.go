@@ -31,14 +31,14 @@ func TestValueIsTheMemory(t *testing.T) {
 	a.Flag.Store(true)
 	if b.ID != 42 || b.At[2].Y != -7 || b.Inner.B != 2.5 || b.Matrix[1][0] != 3i || string(b.Name[:4]) != "name" ||
 		b.Hits.Load() != 5 || !b.Flag.Load() || b.Count.Load() != 0 {
-		t.Error("not the same through another attachment")
+		t.Error("another attachment has other values")
 	}
 	if unsafe.Pointer(a) != unsafe.Pointer(&seg.Data()[64]) {
-		t.Error("not where the data are")
+		t.Error("the value is not in the data")
 	}
 }
 
-func TestAtomicsWorkThroughAttachments(t *testing.T) {
+func TestAtomicsWorkBetweenAttachments(t *testing.T) {
 	store(t)
 	segs := []*Segment{create(t, key, 8), attach(t, key)}
 	var wg sync.WaitGroup
@@ -52,7 +52,7 @@ func TestAtomicsWorkThroughAttachments(t *testing.T) {
 	}
 	wg.Wait()
 	if n := must(Value[atomic.Int64](segs[0], 0))(t); n.Load() != 4000 {
-		t.Errorf("counted %d", n.Load())
+		t.Errorf("counted %d, want 4000", n.Load())
 	}
 }
 
@@ -61,16 +61,16 @@ func TestSliceIsTheMemory(t *testing.T) {
 	seg := create(t, key, 80)
 	s := must(Slice[point](seg, 16, 8))(t)
 	if len(s) != 8 || cap(s) != 8 {
-		t.Fatalf("%d of %d", len(s), cap(s))
+		t.Fatalf("length %d, capacity %d, want 8", len(s), cap(s))
 	}
 	s[7].Y = 1
 	if n := must(Value[int32](seg, 76))(t); *n != 1 {
-		t.Error("not where the data are")
+		t.Error("the value is not in the data")
 	}
 	must(Slice[byte](seg, 79, 1))(t)
 }
 
-func TestViewsThatReachOutside(t *testing.T) {
+func TestViewsThatReachOutsideAreErrSize(t *testing.T) {
 	store(t)
 	seg := create(t, key, 80)
 	for _, off := range []int{-8, 80, 76, 1 << 30, -1 << 31} {
@@ -91,7 +91,7 @@ func refused[T any](t *testing.T, seg *Segment, off int, kind error) {
 	wantError(t, err, "view", key, kind)
 }
 
-func TestViewsOfTypesWithPointers(t *testing.T) {
+func TestViewsOfTypesWithPointersAreErrType(t *testing.T) {
 	store(t)
 	seg := create(t, key, 4096)
 	refused[string](t, seg, 0, ErrType)
@@ -112,14 +112,14 @@ func TestViewsOfTypesWithPointers(t *testing.T) {
 	}](t, seg, 0, ErrType)
 }
 
-func TestViewsOfNothing(t *testing.T) {
+func TestViewsOfTypesWithoutSizeAreErrType(t *testing.T) {
 	store(t)
 	seg := create(t, key, 8)
 	refused[struct{}](t, seg, 0, ErrType)
 	refused[[0]int](t, seg, 0, ErrType)
 }
 
-func TestMisalignedViews(t *testing.T) {
+func TestMisalignedViewsAreErrType(t *testing.T) {
 	store(t)
 	seg := create(t, key, 100)
 	refused[atomic.Int64](t, seg, 4, ErrType)
@@ -130,8 +130,27 @@ func TestMisalignedViews(t *testing.T) {
 	}
 }
 
-func TestViewsOfAReader(t *testing.T) {
+func TestViewsOfAReadOnlyAttachmentAreTheMemory(t *testing.T) {
 	store(t)
-	create(t, key, 100)
-	refused[int32](t, attach(t, key, ReadOnly), 0, ErrReadOnly)
+	seg := create(t, key, 100)
+	reader := attach(t, key, ReadOnly())
+	n, all := must(Value[atomic.Int64](reader, 8))(t), must(Slice[int32](reader, 0, 25))(t)
+	must(Value[atomic.Int64](seg, 8))(t).Store(42)
+	if n.Load() != 42 || all[2] == all[3] || len(all) != 25 {
+		t.Errorf("%d, %v", n.Load(), all)
+	}
+}
+
+func TestLoadAndStoreRefuseTypesWithPointers(t *testing.T) {
+	store(t)
+	seg := create(t, key, 100)
+	_, err := Load[string](seg, 0)
+	wantError(t, err, "load", key, ErrType)
+	_, err = Load[struct{}](seg, 0)
+	wantError(t, err, "load", key, ErrType)
+	wantError(t, Store(seg, 0, []int{1}), "store", key, ErrType)
+	wantError(t, Store(seg, 0, [0]int{}), "store", key, ErrType)
+	if seg.Version() != 0 {
+		t.Error("the version has moved, though nothing was stored")
+	}
 }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// benchSystemLocks measures what the system itself offers: flock(2) on a file
-// that stays open, and a System V semaphore with undo, as QSharedMemory takes it.
+// benchSystemLocks measures locks of the system: flock(2) on a file that stays open,
+// and a System V semaphore with undo, which QSharedMemory uses.
 func benchSystemLocks(b *testing.B) {
 	b.Run("flock", func(b *testing.B) {
 		f, err := os.Create(filepath.Join(b.TempDir(), "lock"))

@@ -4,5 +4,5 @@ package test
 
 import "testing"
 
-// benchSystemLocks has nothing to compare with here.
+// benchSystemLocks does nothing on this system.
 func benchSystemLocks(*testing.B) {}

@@ -13,11 +13,10 @@ import (
 	"qshm/shm/single"
 )
 
-// Benchmarks for daily use: go test -bench . -run '^$' ./test, and test/compare.sh
-// for the difference that a change makes. The figures beside the peers' come from
-// test/peers.
+// Benchmarks for daily use: go test -bench . -run '^$' ./test; test/compare.sh shows the
+// effect of a change. test/peers compares with other libraries.
 
-// benchStore is a store in memory, where the system has such a place.
+// benchStore returns a store in memory, where the system has /dev/shm.
 func benchStore(b *testing.B) shm.Option {
 	dir, err := os.MkdirTemp("/dev/shm", "qshm-bench-")
 	if err != nil {
@@ -92,7 +91,7 @@ func BenchmarkUpdate(b *testing.B) {
 	}
 }
 
-// BenchmarkAttachDetachAgain has the segment in the process already.
+// BenchmarkAttachDetachAgain attaches in a process that is attached already.
 func BenchmarkAttachDetachAgain(b *testing.B) {
 	_, store := benchSegment(b, 4096)
 	b.ReportAllocs()

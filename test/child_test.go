@@ -18,16 +18,16 @@ import (
 	"qshm/shm"
 )
 
-// This file is what a process does that a test has started: it reads calls from
-// its standard input, makes each in a goroutine of its own, and answers when it
-// is done. It ends with its standard input.
+// The child's side of a test: a child reads calls from its standard input, makes
+// each in a goroutine of its own, and answers when the call has returned. It exits
+// when its standard input ends.
 
-// kinds are the errors that a test can tell from afar.
+// kinds are the errors that a test can recognise in a child's answer, by name.
 var kinds = map[string]error{
 	"ErrKey": shm.ErrKey, "ErrSize": shm.ErrSize, "ErrExist": shm.ErrExist, "ErrNotExist": shm.ErrNotExist,
 	"ErrPermission": shm.ErrPermission, "ErrNoSpace": shm.ErrNoSpace, "ErrNotLocked": shm.ErrNotLocked,
 	"ErrDetached": shm.ErrDetached, "ErrReadOnly": shm.ErrReadOnly, "ErrCorrupt": shm.ErrCorrupt,
-	"ErrAbandoned": shm.ErrAbandoned, "ErrType": shm.ErrType,
+	"ErrAbandoned": shm.ErrAbandoned, "ErrType": shm.ErrType, "ErrBusy": shm.ErrBusy,
 	"fs.ErrExist": fs.ErrExist, "fs.ErrNotExist": fs.ErrNotExist, "fs.ErrPermission": fs.ErrPermission,
 	"io.EOF": io.EOF, "Canceled": context.Canceled, "DeadlineExceeded": context.DeadlineExceeded,
 }
@@ -100,7 +100,7 @@ func (c *child) segment(handle string) *shm.Segment {
 func (o opts) options(ctx context.Context) []shm.Option {
 	var list []shm.Option
 	if o.ReadOnly {
-		list = append(list, shm.ReadOnly)
+		list = append(list, shm.ReadOnly())
 	}
 	if o.Sparse {
 		list = append(list, shm.Sparse())
@@ -111,6 +111,9 @@ func (o opts) options(ctx context.Context) []shm.Option {
 	if o.Perm != 0 {
 		list = append(list, shm.Perm(o.Perm))
 	}
+	if o.Init != "" {
+		list = append(list, shm.Init(func(data []byte) error { copy(data, o.Init); return nil }))
+	}
 	if o.Timeout != 0 {
 		ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 		context.AfterFunc(ctx, cancel)
@@ -119,7 +122,15 @@ func (o opts) options(ctx context.Context) []shm.Option {
 	return list
 }
 
-// call makes one call. What concerns a segment is in onSegment.
+// die ends the process as kill does from outside.
+func die() {
+	if self, err := os.FindProcess(os.Getpid()); err == nil {
+		self.Kill()
+	}
+	select {} // Kill can return before the process ends
+}
+
+// call makes one call. The calls of a segment are in onSegment.
 func (c *child) call(ctx context.Context, r request, a *answer) (err error) {
 	k, list := string(r.Key), r.Opts.options(ctx)
 	switch r.Op {
@@ -169,11 +180,7 @@ func (c *child) call(ctx context.Context, r request, a *answer) (err error) {
 		runtime.GC()
 		return nil
 	case "die":
-		self, err := os.FindProcess(os.Getpid())
-		if err == nil {
-			err = self.Kill()
-		}
-		return err
+		die()
 	case "exit":
 		os.Exit(0)
 	case "closeall":
@@ -196,13 +203,19 @@ func (c *child) call(ctx context.Context, r request, a *answer) (err error) {
 	return c.onSegment(ctx, s, r, a)
 }
 
-// extra are calls that a single test needs, kept beside it.
+// extra are the calls that one test needs. They are defined beside the test.
 var extra = map[string]func(c *child, ctx context.Context, r request, a *answer) error{}
 
 func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *answer) (err error) {
 	switch r.Op {
 	case "detach":
 		return s.Detach()
+	case "grow":
+		return s.Grow(r.N)
+	case "replaced":
+		info, ok := s.Replaced()
+		a.OK, a.Infos = ok, []shm.Info{info}
+		return nil
 	case "close":
 		return s.Close()
 	case "lock":
@@ -283,10 +296,10 @@ func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *ans
 	return fmt.Errorf("%q: no such call", r.Op)
 }
 
-// word is the first number of the segment: guarded by the lock, not atomic.
+// word is the first number of the segment. The lock guards it; it is not atomic.
 func word(data []byte) *uint64 { return (*uint64)(unsafe.Pointer(unsafe.SliceData(data))) }
 
-// count adds one to the number n times, each time inside the lock.
+// count adds one to the number n times, each time with the lock held.
 func count(s *shm.Segment, n int) error {
 	for range n {
 		if err := s.Lock(); err != nil {
@@ -313,8 +326,8 @@ func countUpdates(s *shm.Segment, n int) error {
 	return nil
 }
 
-// turns takes the lock in a tight loop until all who do so have had total turns,
-// and returns how many were its own.
+// turns takes the lock in a tight loop until all processes together have taken it
+// total times, and returns how often this process has.
 func (c *child) turns(s *shm.Segment, total int) (own int, err error) {
 	<-c.gate
 	for {
@@ -356,7 +369,7 @@ func lifetimes(k string, n int) error {
 	return nil
 }
 
-// snapshots checks n snapshots of a segment that holds one byte throughout.
+// snapshots checks n snapshots of a segment whose bytes are all the same.
 func snapshots(s *shm.Segment, n int) error {
 	buf := make([]byte, s.Size())
 	for range n {

@@ -13,8 +13,8 @@ import (
 
 var moveClock = flag.Bool("clock", false, "let TestClockIsMoved set the system's clock, for some milliseconds")
 
-// Nothing that waits goes by the clock on the wall, and nothing that is left over
-// is told by its age: somebody sets the clock while all are at work.
+// Neither waiting nor finding garbage depends on the time of day: the test sets the
+// clock while processes wait.
 func TestClockIsMoved(t *testing.T) {
 	if !*moveClock {
 		t.Skip("sets the clock of the whole machine: only with -args -clock")
@@ -23,11 +23,11 @@ func TestClockIsMoved(t *testing.T) {
 		t.Run(by.String(), func(t *testing.T) {
 			st := newStore(t)
 			a, b, c, dead := st.start(), st.start(), st.start(), st.start()
-			mine, theirs, listener := a.create("k", 64), b.attach("k"), c.attach("k")
+			mine, theirs, watcher := a.create("k", 64), b.attach("k"), c.attach("k")
 			dead.create("left", 64)
 			mine.lock()
 			inTime := theirs.begin(request{Op: "lockcontext", Timeout: 100 * time.Millisecond})
-			inVain := listener.begin(request{Op: "wait", Version: listener.version(), Timeout: 100 * time.Millisecond})
+			inVain := watcher.begin(request{Op: "wait", Version: watcher.version(), Timeout: 100 * time.Millisecond})
 			st.awaitWaiter("k")
 			setClock(t, by)
 
@@ -46,13 +46,13 @@ func TestClockIsMoved(t *testing.T) {
 			dead.kill()
 			left := b.create("left", 128)
 			if size := left.size(); size != 128 {
-				t.Errorf("%d bytes: the dead one's", size)
+				t.Errorf("%d bytes: it is the segment of the dead process", size)
 			}
-			for _, s := range []*attachment{left, theirs, listener} {
+			for _, s := range []*attachment{left, theirs, watcher} {
 				s.detach()
 			}
 			if _, err := shm.Stat("k", shm.Dir(st.dir)); err == nil {
-				t.Error("still there")
+				t.Error("the segment still exists")
 			}
 			b.sweep()
 			st.wantFiles()

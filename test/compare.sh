@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compares the benchmarks of the working tree with those of a commit, in
-# interleaved runs, by benchstat. Without one, it is the last that differs: HEAD
-# if something is not committed, and else HEAD~.
+# Compares the benchmarks of the working tree with those of a commit by benchstat, in
+# interleaved runs. The default commit is HEAD if the working tree has changes that are
+# not committed, and HEAD~ otherwise.
 #
 #	test/compare.sh [-b PATTERN] [-n RUNS] [COMMIT]
 set -euo pipefail
@@ -30,5 +30,5 @@ for run in $(seq "$runs"); do
 	done
 done
 printf '\r%40s\r' '' >&2
-grep -q '^Benchmark' "$work/now.txt" || { echo "$0: no benchmark is called so: $pattern" >&2; exit 1; }
+grep -q '^Benchmark' "$work/now.txt" || { echo "$0: no benchmark matches $pattern" >&2; exit 1; }
 (cd "$work" && go run golang.org/x/perf/cmd/benchstat@latest then.txt now.txt)

@@ -12,14 +12,14 @@ import (
 	"qshm/shm"
 )
 
-// QSharedMemory's documented behaviour, and the cases that it gets wrong. Each
-// subtest is a line of CONFORMANCE.md, which says what Qt does.
+// What the documentation of QSharedMemory promises, and what QSharedMemory gets
+// wrong. Each subtest is a line of CONFORMANCE.md, which says what Qt does.
 
 var conformance = []struct {
 	name string
 	hold func(t *testing.T, st *store)
 }{
-	// What the documentation of QSharedMemory says.
+	// What the documentation of QSharedMemory promises.
 	{"create-attaches", func(t *testing.T, st *store) {
 		a, b := st.start(), st.start()
 		if s := a.create("k", 100); !s.do(request{Op: "attached"}).OK || a.stat("k").Attached != 1 {
@@ -44,7 +44,7 @@ var conformance = []struct {
 		one, two := a.create("k", 100), a.attach("k")
 		two.poke(0, "x")
 		if one.peek(0, 1) != "x" || a.stat("k").Attached != 2 {
-			t.Error("the second attachment is not one of its own to the same memory")
+			t.Error("the second Attach has not made a second attachment to the same memory")
 		}
 	}},
 	{"empty-key", func(t *testing.T, st *store) {
@@ -71,7 +71,7 @@ var conformance = []struct {
 		mine.detach()
 		theirs.detach()
 		if theirs.size() != 0 {
-			t.Error("a size after detach")
+			t.Error("Size is not 0 after Detach")
 		}
 	}},
 	{"read-only", func(t *testing.T, st *store) {
@@ -83,7 +83,7 @@ var conformance = []struct {
 		}
 		_, err := s.try(request{Op: "writeat", Data: []byte("y")})
 		wantError(t, err, shm.ErrReadOnly)
-		s.lock() // readers lock too
+		s.lock() // read-only attachments lock too
 		s.unlock()
 	}},
 	{"detach-twice", func(t *testing.T, st *store) {
@@ -112,7 +112,7 @@ var conformance = []struct {
 		mine, theirs := a.create("k", 100), b.attach("k")
 		mine.lock()
 		if theirs.tryLock() {
-			t.Error("two hold the lock")
+			t.Error("two attachments hold the lock")
 		}
 		w := theirs.goLock()
 		st.awaitWaiter("k")
@@ -128,7 +128,7 @@ var conformance = []struct {
 		_, err = theirs.try(request{Op: "unlock"})
 		wantError(t, err, shm.ErrNotLocked)
 		if theirs.tryLock() {
-			t.Error("somebody else's unlock has opened the lock")
+			t.Error("another attachment's Unlock has released the lock")
 		}
 	}},
 	{"exit-without-detach", func(t *testing.T, st *store) {
@@ -153,7 +153,7 @@ var conformance = []struct {
 		a.create("k", 100)
 		theirs := b.attach("k")
 		a.kill()
-		theirs.detach() // the last of the living
+		theirs.detach() // the last live process
 		st.wantFilesAfterSweep()
 		c.create("k", 100).detach()
 		st.wantFiles()
@@ -165,7 +165,7 @@ var conformance = []struct {
 		a.kill()
 		theirs.lock()
 		if !theirs.abandoned() {
-			t.Error("nobody is told that the owner died")
+			t.Error("Abandoned is false after the owner's death")
 		}
 	}},
 	{"failed-create-takes-no-lock", func(t *testing.T, st *store) {
@@ -176,7 +176,7 @@ var conformance = []struct {
 		_, err := b.tryCreate("k", 100)
 		wantError(t, err, shm.ErrExist)
 		if theirs.tryLock() {
-			t.Error("a failed create has taken the lock from its owner")
+			t.Error("a failed Create has taken the lock from its owner")
 		}
 		mine.unlock()
 	}},
@@ -188,7 +188,7 @@ var conformance = []struct {
 		two := c.attach("k")
 		one.lock()
 		if two.tryLock() {
-			t.Error("who came before and who came after the creator's exit have a lock each")
+			t.Error("the attachments from before and after the creator's exit do not exclude each other")
 		}
 	}},
 	{"one-create-after-a-crash", func(t *testing.T, st *store) {
@@ -210,10 +210,10 @@ var conformance = []struct {
 		a.create("k", 100).lock()
 		s := b.attach("k")
 		if s.tryLock() {
-			t.Error("two hold the lock")
+			t.Error("two attachments hold the lock")
 		}
 		if err := s.lockWithin(slice); err == nil {
-			t.Error("two hold the lock")
+			t.Error("two attachments hold the lock")
 		}
 	}},
 	{"goroutines-exclude-each-other", func(t *testing.T, st *store) {
@@ -225,7 +225,7 @@ var conformance = []struct {
 	}},
 	{"no-lock-without-attachment", func(t *testing.T, st *store) {
 		a := st.start()
-		_, err := a.tryAttach("k") // and so there is nothing to call Lock on
+		_, err := a.tryAttach("k") // no Segment, so Lock cannot be called
 		wantError(t, err, shm.ErrNotExist)
 		s := a.create("k", 100)
 		s.detach()
@@ -264,6 +264,36 @@ var conformance = []struct {
 			}
 		}
 	}},
+	{"growing", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		mine, theirs := a.create("k", 5), b.attach("k")
+		mine.write(0, "short")
+		mine.grow(10_001)
+		mine.write(9995, "longer")
+		if got := theirs.read(0, 5) + theirs.read(9995, 6); got != "shortlonger" || theirs.size() != 10_001 {
+			t.Errorf("the other process reads %q, and the size is %d", got, theirs.size())
+		}
+	}},
+	{"waiting-for-a-change", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		mine, theirs := a.create("k", 100), b.attach("k")
+		w := theirs.begin(request{Op: "wait", Version: theirs.version()})
+		st.awaitWatcher("k")
+		mine.write(0, "x")
+		w.must()
+	}},
+	{"initialised-before-the-first-attach", func(t *testing.T, st *store) {
+		a, b := st.start(), st.start()
+		creating := a.begin(request{Op: "slowinit", Key: key("k"), N: 100})
+		eventually(t, "creating the file", func() bool { info, err := os.Stat(st.path("k")); return err == nil && info.Size() > 0 })
+		attaching := b.begin(request{Op: "attach", Key: key("k")})
+		a.do(request{Op: "go"})
+		creating.must()
+		s := &attachment{p: b, handle: attaching.must().Handle}
+		if got := s.peek(0, 4); got != "slow" {
+			t.Errorf("the memory contains %q", got)
+		}
+	}},
 }
 
 func TestConformance(t *testing.T) {
@@ -272,7 +302,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// The table and the tests name the same.
+// The table has one line for each test, in the same order.
 func TestConformanceTable(t *testing.T) {
 	text, err := os.ReadFile("CONFORMANCE.md")
 	if err != nil {

@@ -59,16 +59,17 @@ func TestUncontendedLockMakesNoSystemCall(t *testing.T) {
 	st := newStore(t)
 	for _, op := range []string{"locks", "countupdates", "snapshots"} {
 		calls := traced(t, st, func(p *proc) string { return p.create("k", 64).handle }, request{Op: op, N: n})
-		// The runtime makes some of its own, by the time and not by the lock.
+		// The Go runtime makes some calls, which depend on the time and not on the lock.
 		if total := sum(calls); total > n/50 {
-			t.Errorf("%s: %d system calls for %d times: %v", op, total, n, calls)
+			t.Errorf("%s: %d system calls for %d operations: %v", op, total, n, calls)
 		}
 	}
 }
 
-// The calls that attaching and detaching are made of. Others are the runtime's.
+// lifetimeCalls counts the system calls that attaching and detaching consist of, and
+// not those of the Go runtime.
 func lifetimeCalls(calls map[string]int) (n int) {
-	for _, name := range []string{"openat", "flock", "unlinkat", "unlink", "close", "pread64", "newfstatat", "fstat", "getdents64"} {
+	for _, name := range []string{"openat", "flock", "fcntl", "unlinkat", "unlink", "close", "pread64", "newfstatat", "fstat", "getdents64"} {
 		n += calls[name]
 	}
 	return n
@@ -94,7 +95,7 @@ func TestCostsTheSameWithManyKeys(t *testing.T) {
 	}
 	for op, some := range map[string]int{
 		"lifetimes": 1,
-		"creations": 64 * 12 / 16, // one in 16 looks whether some of the others are garbage
+		"creations": 64 * 12 / 16, // one Create in 16 looks at some other segments
 	} {
 		var counts []int
 		for _, n := range []int{1, n} {
@@ -108,11 +109,12 @@ func TestCostsTheSameWithManyKeys(t *testing.T) {
 	}
 }
 
-// wantSameCost checks that among many it costs no more than some calls in addition.
+// wantSameCost checks that the second count exceeds the first by no more than a tenth
+// and some calls.
 func wantSameCost(t *testing.T, counts []int, some int) {
 	t.Helper()
 	t.Logf("system calls: %v", counts)
 	if few, many := counts[0], counts[1]; many > few+few/10+some {
-		t.Errorf("%d system calls, and %d among many", few, many)
+		t.Errorf("%d system calls with few, and %d with many", few, many)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"qshm/shm"
 )
 
-// What things cost must not depend on how many others there are. The figures are
-// benchmarks; that the costs are the same is in cost_linux_test.go, counted.
+// The cost of a call does not depend on the number of other attachments and segments.
+// Here are benchmarks; cost_linux_test.go counts system calls.
 
-// crowd attaches n more to the segment of a key, from two processes.
+// crowd makes n more attachments to the segment of a key, in two processes.
 func crowd(st *store, k string, n int) {
 	for i, p := range st.startN(2) {
 		for range (n + i) / 2 {
@@ -71,7 +71,7 @@ func BenchmarkCreateDestroy(b *testing.B) {
 	}
 }
 
-// A turn that goes to another process, and back.
+// BenchmarkPingPong measures a change that another process answers by another change.
 func BenchmarkPingPong(b *testing.B) {
 	st := newStore(b)
 	other := st.start().create("k", 64)

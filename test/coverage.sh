@@ -1,14 +1,14 @@
 #!/bin/sh
-# Prints how much of each package is covered, in percent of its statements, by all
-# tests together and across the processes that they start. Processes that are
-# killed take their counts with them.
+# Prints the coverage of each package, in percent of its statements, by all tests
+# together and across the processes that they start. A process that is killed writes no
+# counts.
 #
 #	test/coverage.sh [functions]    # also each function that is not covered entirely
 set -eu
 cd "$(dirname "$0")/.."
-packages=qshm/shm,qshm/shm/single,qshm/lockfile,qshm/keymap
+packages=qshm/shm/...,qshm/lockfile,qshm/keymap
 counts=$(mktemp -d)
-chmod 777 "$counts" # some of the processes are another user's
+chmod 777 "$counts" # some of the processes run as another user
 trap 'rm -rf "$counts" "$counts.log" "$counts.txt"' EXIT
 
 passed=true

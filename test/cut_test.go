@@ -14,29 +14,31 @@ import (
 	"qshm/shm"
 )
 
-// While a process is at work with a segment, somebody cuts its file short, at
-// every single step of that. The process must not die of it, and have nothing
-// left of the segment when it has detached; and the key can be used again.
+// Another program truncates the file of a segment while a process, the victim, calls
+// the library: at each step, one after the other. The victim must neither die nor keep
+// anything of the segment after it has detached, and the key can be used again.
 
-// cutting is what the victim does, one call after the other, while the file of
-// the key "k" is cut.
+// cutting is a sequence of calls that the victim makes on the key "k".
 type cutting struct {
 	name    string
-	others  int    // attachments of somebody who is alive
-	garbage bool   // "k" is what somebody has left that died
-	calls   string // on "k", in order
-	max     int    // MaxAttachments, for all who create
+	others  int    // attachments of another process
+	garbage bool   // "k" is a segment whose only process has died
+	calls   string // in order
+	max     int    // MaxAttachments of every segment
 }
 
 var cuttings = []cutting{
 	{name: "create", calls: "create create"},
-	{name: "create what is garbage", garbage: true, calls: "create"},
-	{name: "create what others have", others: 1, calls: "create"},
+	{name: "create over garbage", garbage: true, calls: "create"},
+	{name: "create what exists", others: 1, calls: "create"},
+	{name: "create with Init", calls: "init"},
 	{name: "attach", others: 1, calls: "attach attach"},
 	{name: "attach to garbage", garbage: true, calls: "attach"},
-	{name: "attach beyond the first page", others: 221, max: 1000, calls: "attach attach"},
+	{name: "attach beyond the first page", others: 500, max: 1000, calls: "attach attach"},
 	{name: "open", calls: "open open"},
-	{name: "open what is garbage", garbage: true, max: 1000, calls: "open"},
+	{name: "open over garbage", garbage: true, max: 1000, calls: "open"},
+	{name: "grow", others: 1, calls: "attach grow grow"},
+	{name: "grow its own", calls: "create grow"},
 	{name: "look", others: 1, calls: "stat list sweep"},
 	{name: "look at garbage", garbage: true, max: 1000, calls: "stat list sweep"},
 	{name: "remove", others: 1, calls: "remove"},
@@ -44,14 +46,21 @@ var cuttings = []cutting{
 	{name: "remove garbage", garbage: true, calls: "remove"},
 }
 
-// sizes are what is left of the file: nothing; some of the slots; the first page of
-// a header that is longer.
+// sizes returns what is left of the file: nothing; a part of the slots; the first page
+// of a longer header; all but a part of what Grow has added.
 func (c cutting) sizes() []int {
+	sizes := []int{0, 2048}
 	if c.max > 0 {
-		return []int{0, 2048, 4096}
+		sizes = append(sizes, 4096)
 	}
-	return []int{0, 2048}
+	if strings.Contains(c.calls, "grow") {
+		sizes = append(sizes, 4096+growStep)
+	}
+	return sizes
 }
+
+// growStep is by how much each call of grow makes a segment larger.
+const growStep = 10_000
 
 func TestCutShortWithoutDeathAtEachStep(t *testing.T) {
 	for _, c := range cuttings {
@@ -67,7 +76,7 @@ func TestCutShortWithoutDeathAtEachStep(t *testing.T) {
 				seen[step]++
 				at := fmt.Sprintf("%s:%d", step, seen[step])
 				for _, size := range c.sizes() {
-					t.Run(fmt.Sprintf("%s/to-%d", strings.ReplaceAll(at, " ", "-"), size), func(t *testing.T) {
+					t.Run(fmt.Sprintf("%s/to-%d", at, size), func(t *testing.T) {
 						st := newStore(t)
 						c.play(t, st, size, "QSHM_FAULT="+at, fmt.Sprintf("QSHM_FAULT_CUT=%d:%s", size, st.path("k")))
 					})
@@ -77,8 +86,8 @@ func TestCutShortWithoutDeathAtEachStep(t *testing.T) {
 	}
 }
 
-// play has a victim make the calls, and looks what comes of it. size is what its
-// environment has the file cut to; negative if it has not.
+// play makes the victim do its calls, and checks what comes of it. size is the size
+// that the victim's environment has the file cut to, or negative.
 func (c cutting) play(t *testing.T, st *store, size int, env ...string) {
 	o := opts{Max: c.max}
 	if c.garbage {
@@ -98,11 +107,26 @@ func (c cutting) play(t *testing.T, st *store, size int, env ...string) {
 	}
 
 	v := st.startAs(nil, env)
+	handle, grown := "", 64
 	for _, op := range strings.Fields(c.calls) {
-		_, err := v.try(request{Op: op, Key: key("k"), N: 64, Opts: o})
+		r := request{Op: op, Key: key("k"), N: 64, Opts: o}
+		switch op {
+		case "init":
+			r.Op, r.Opts.Init = "create", "initialised"
+		case "grow":
+			if handle == "" {
+				continue // the victim could not attach
+			}
+			grown += growStep
+			r.Handle, r.N = handle, grown
+		}
+		a, err := v.try(r)
+		if a.Handle != "" {
+			handle = a.Handle
+		}
 		switch {
 		case errors.Is(err, errEnded):
-			t.Fatalf("%s is the end of the process:\n%s", op, &v.stderr)
+			t.Fatalf("the process has died in %s:\n%s", op, &v.stderr)
 		case err == nil, errors.Is(err, shm.ErrCorrupt):
 		case errors.Is(err, shm.ErrExist) && op == "create":
 		case errors.Is(err, shm.ErrNotExist) && (op == "attach" || op == "stat" || op == "remove"):
@@ -112,7 +136,7 @@ func (c cutting) play(t *testing.T, st *store, size int, env ...string) {
 	}
 	v.do(request{Op: "closeall"})
 	wantNothingOf(t, st, v.pid)
-	if size >= 0 { // what it has left undone would be in its way now
+	if size >= 0 { // the victim works on
 		v.create("another", 64).detach()
 	}
 	v.exit()
@@ -123,7 +147,7 @@ func (c cutting) play(t *testing.T, st *store, size int, env ...string) {
 		}
 	}
 	s, err := shm.Create("k", 64, in)
-	if errors.Is(err, shm.ErrCorrupt) && c.garbage && size > 0 { // and by hand, as the error says
+	if errors.Is(err, shm.ErrCorrupt) && c.garbage && size > 0 { // remove it by hand, as the error says
 		if err := os.Remove(st.path("k")); err != nil {
 			t.Error(err)
 		}
@@ -142,7 +166,7 @@ func (c cutting) play(t *testing.T, st *store, size int, env ...string) {
 }
 
 // wantNothingOf checks that a process has no file of the store open or mapped, on
-// systems that tell.
+// systems that list both.
 func wantNothingOf(t *testing.T, st *store, pid int) {
 	t.Helper()
 	proc := filepath.Join("/proc", strconv.Itoa(pid))

@@ -1,8 +1,8 @@
-// Package test holds what can only be seen with several processes: each promise
-// of qshm/shm is one test here, and so is each way to break it.
+// Package test contains the tests that need several processes: one test for each
+// promise of qshm/shm, and one for each way to break it.
 //
-// The tests read as scripts. A test starts processes (start), which are this
-// test binary running itself again, and tells them what to do:
+// The tests read as scripts. A test starts processes (start), which run this test
+// binary again, and tells them what to do:
 //
 //	st := newStore(t)
 //	a, b := st.start(), st.start()
@@ -13,9 +13,11 @@
 //	mine.lock()
 //	mine.abandoned() // true
 //
-// Each test has a store of its own. When it ends, so do all its processes, and
-// then one look by somebody else must leave the store empty.
+// Each test has a store of its own. When a test ends, its processes end too, and
+// after one Sweep the store must be empty.
 //
-// QSHM_TEST_EXEC holds a command that processes are started with, for instance
-// qemu-aarch64-static.
+// QSHM_TEST_EXEC names a command to start the processes with, for instance
+// qemu-aarch64-static. Two build tags run the same tests on other code: qshmsiblings
+// makes slot locks sibling files, and qshmfault adds the tests in which a process
+// dies at each step of the library (DeathAt).
 package test

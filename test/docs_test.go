@@ -10,7 +10,10 @@ import (
 	"testing"
 )
 
-// goTool runs the go command in dir, or skips where there is none.
+// What the README shows works: its program compiles, and an embedder gets the modules
+// that it names.
+
+// goTool runs the go command in dir. Without a go command, it skips the test.
 func goTool(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	tool, err := exec.LookPath("go")
@@ -27,7 +30,7 @@ func goTool(t *testing.T, dir string, args ...string) string {
 	return string(out)
 }
 
-// embedder makes a module that requires this one as the README says.
+// embedder makes a module that requires this one in the way that the README shows.
 func embedder(t *testing.T, source string) string {
 	t.Helper()
 	root, err := filepath.Abs("..")
@@ -56,8 +59,7 @@ func TestReadmeProgramCompiles(t *testing.T) {
 	goTool(t, embedder(t, string(program[1])), "build", "-o", os.DevNull, ".")
 }
 
-// What the README shows of the compose file stands in it, and runs in the docker
-// script.
+// The README shows parts of the compose file that platforms/docker.sh runs.
 func TestReadmeShowsTheComposeFile(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
@@ -69,7 +71,7 @@ func TestReadmeShowsTheComposeFile(t *testing.T) {
 	}
 	shown := regexp.MustCompile("(?s)<!-- test: compose -->\n```yaml\n(.*?)```").FindAllSubmatch(readme, -1)
 	if len(shown) != 2 {
-		t.Errorf("the README shows %d pieces of it, want 2", len(shown))
+		t.Errorf("the README shows %d parts of the compose file, want 2", len(shown))
 	}
 	for _, piece := range shown {
 		if !strings.Contains(string(file), string(piece[1])) {

@@ -13,10 +13,10 @@ import (
 	"qshm/shm"
 )
 
-// Calls of processes that one test needs.
+// Calls of a child that one test needs.
 
 func init() {
-	// openatonce is Open when the gate opens, for many at the same time.
+	// openatonce waits for the gate and then opens, so that many processes do so at once.
 	extra["openatonce"] = func(c *child, _ context.Context, r request, a *answer) error {
 		<-c.gate
 		s, created, err := shm.Open(string(r.Key), r.N)
@@ -25,7 +25,19 @@ func init() {
 		}
 		return err
 	}
-	// fill writes one byte throughout, and then another, until the gate opens.
+	// slowinit creates a segment, and initialises it when the gate opens.
+	extra["slowinit"] = func(c *child, _ context.Context, r request, a *answer) error {
+		s, err := shm.Create(string(r.Key), r.N, shm.Init(func(data []byte) error {
+			<-c.gate
+			copy(data, "slow")
+			return nil
+		}))
+		if err == nil {
+			c.keep(s, a)
+		}
+		return err
+	}
+	// fill sets all bytes to one value, and then to the next, until the gate opens.
 	extra["fill"] = func(c *child, _ context.Context, r request, a *answer) error {
 		s := c.segment(r.Handle)
 		for ; ; a.N++ {
@@ -45,7 +57,7 @@ func init() {
 			}
 		}
 	}
-	// litter creates n segments and keeps them.
+	// litter creates n segments and stays attached to them.
 	extra["litter"] = func(c *child, _ context.Context, r request, a *answer) error {
 		for i := range r.N {
 			s, err := shm.Create(fmt.Sprint("litter ", i), 64, shm.Sparse())
@@ -56,7 +68,7 @@ func init() {
 		}
 		return nil
 	}
-	// creations creates and destroys n times, under a key of its own.
+	// creations creates and destroys a segment n times, under a key of its own.
 	extra["creations"] = func(c *child, _ context.Context, r request, a *answer) error {
 		for range r.N {
 			s, err := shm.Create(string(r.Key)+"2", 64)
@@ -69,8 +81,7 @@ func init() {
 		}
 		return nil
 	}
-	// echo answers each change after version N by one of its own, until the gate
-	// opens.
+	// echo answers each change after version N by another change, until the gate opens.
 	extra["echo"] = func(c *child, ctx context.Context, r request, a *answer) error {
 		s := c.segment(r.Handle)
 		for v := uint32(r.N); ; v++ {
@@ -88,8 +99,8 @@ func init() {
 			v++
 		}
 	}
-	// spawn starts a process that outlives this one. It ends with its input,
-	// which the test's other end of the pipe would be: so that is not it.
+	// spawn starts a process that outlives this one. It does not inherit the pipe from
+	// the test, whose end would end it.
 	extra["spawn"] = func(c *child, _ context.Context, r request, a *answer) error {
 		line := append(strings.Fields(os.Getenv(envExec)), os.Args[0], "-test.run=^$")
 		cmd := exec.Command(line[0], line[1:]...)
@@ -110,13 +121,13 @@ func init() {
 	}
 }
 
-// runOrphan is the process that spawn starts.
+// runOrphan is what the process does that spawn starts.
 func runOrphan() {
 	fmt.Println(os.Getpid())
 	select {}
 }
 
-// endPID ends a process that a process of the test has started.
+// endPID ends a process that a child has started.
 func endPID(pid int) {
 	if p, err := os.FindProcess(pid); err == nil && pid > 0 {
 		p.Kill()

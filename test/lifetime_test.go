@@ -10,7 +10,7 @@ import (
 	"qshm/shm"
 )
 
-// What processes find when others come, go and die.
+// What a process finds after others have attached, detached and died.
 
 func pids(info shm.Info) []int {
 	var list []int
@@ -68,7 +68,7 @@ func TestStatIsExactRightAfterAKill(t *testing.T) {
 	wantPIDs(t, d.stat("k"), a, b, b, c)
 	b.kill()
 	wantPIDs(t, d.stat("k"), a, c)
-	wantPIDs(t, d.stat("k"), a, c) // looking has changed nothing
+	wantPIDs(t, d.stat("k"), a, c) // Stat has changed nothing
 	a.kill()
 	wantPIDs(t, d.stat("k"), c)
 	c.kill()
@@ -79,7 +79,7 @@ func TestStatIsExactRightAfterAKill(t *testing.T) {
 	}
 }
 
-func TestListTellsTheLivingAndWhoHoldsTheLock(t *testing.T) {
+func TestListShowsLiveAttachmentsAndTheOwnerOfTheLock(t *testing.T) {
 	st := newStore(t)
 	a, b := st.start(), st.start()
 	a.create("one", 10)
@@ -94,7 +94,7 @@ func TestListTellsTheLivingAndWhoHoldsTheLock(t *testing.T) {
 	wantPIDs(t, list[0], a, b)
 	wantPIDs(t, list[1], b)
 	if list[0].Owner != nil || list[1].Owner == nil || list[1].Owner.PID != b.pid {
-		t.Errorf("owners %v and %v, want nobody and process %d", list[0].Owner, list[1].Owner, b.pid)
+		t.Errorf("owners %v and %v, want none and process %d", list[0].Owner, list[1].Owner, b.pid)
 	}
 	b.kill()
 	if info := a.stat("two"); info.Owner != nil || info.Status != shm.StatusDead {
@@ -110,15 +110,15 @@ func TestLastDetachDestroys(t *testing.T) {
 	one.detach()
 	three.detach()
 	if st.files()[0] == "" || a.stat("k").Attached != 1 {
-		t.Error("gone before the last detach")
+		t.Error("destroyed before the last detach")
 	}
 	two.detach()
-	st.wantFiles() // nobody has to sweep
+	st.wantFiles() // without a Sweep
 	_, err := b.tryAttach("k")
 	wantError(t, err, shm.ErrNotExist)
 }
 
-func TestCreatorsEndLeavesTheOthers(t *testing.T) {
+func TestSegmentOutlivesItsCreator(t *testing.T) {
 	for _, end := range []struct {
 		name string
 		of   func(*proc, *attachment)
@@ -138,9 +138,9 @@ func TestCreatorsEndLeavesTheOthers(t *testing.T) {
 				t.Errorf("read %q", got)
 			}
 			third := c.attach("k")
-			theirs.lock() // one lock, still
+			theirs.lock() // there is still one lock
 			if third.tryLock() {
-				t.Error("two hold the lock")
+				t.Error("two attachments hold the lock")
 			}
 			theirs.unlock()
 			_, err := c.tryCreate("k", 64)
@@ -149,15 +149,15 @@ func TestCreatorsEndLeavesTheOthers(t *testing.T) {
 	}
 }
 
-// Whatever is the first call after the last process was killed, it works at once.
-func TestFirstCallAfterEverybodysDeath(t *testing.T) {
+// Every call works the first time after the last process was killed.
+func TestFirstCallAfterAllProcessesDied(t *testing.T) {
 	for _, first := range []struct {
 		name  string
 		check func(*testing.T, *proc)
 	}{
 		{"create", func(t *testing.T, p *proc) {
 			if got := p.create("k", 32).read(0, 4); got != "\x00\x00\x00\x00" {
-				t.Errorf("the new memory holds %q", got)
+				t.Errorf("the new memory contains %q", got)
 			}
 		}},
 		{"open", func(t *testing.T, p *proc) {
@@ -169,7 +169,7 @@ func TestFirstCallAfterEverybodysDeath(t *testing.T) {
 		{"attach", func(t *testing.T, p *proc) {
 			_, err := p.tryAttach("k")
 			wantError(t, err, shm.ErrNotExist)
-			p.st.wantFiles() // and has cleared it away
+			p.st.wantFiles() // Attach has destroyed the garbage
 		}},
 		{"remove", func(t *testing.T, p *proc) {
 			p.remove("k")
@@ -224,17 +224,17 @@ func TestOfManyOpensOneCreates(t *testing.T) {
 		s.do(request{Op: "count", N: 20})
 	}
 	if created != 1 {
-		t.Errorf("%d were told that they created, want 1", created)
+		t.Errorf("%d calls of Open created the segment, want 1", created)
 	}
 	info := procs[0].stat("k")
 	wantPIDs(t, info, procs...)
 	if info.Version != uint32(20*n) {
-		t.Errorf("version %d, want %d: they do not share one memory", info.Version, 20*n)
+		t.Errorf("version %d, want %d: not all processes use the same segment", info.Version, 20*n)
 	}
 }
 
-// Nothing but the lock waits for the lock.
-func TestNothingHangsBehindTheLock(t *testing.T) {
+// Only calls that take the lock wait for its owner.
+func TestOtherCallsDoNotWaitForTheLock(t *testing.T) {
 	for _, owner := range []string{"running", "stopped"} {
 		t.Run(owner, func(t *testing.T) {
 			st := newStore(t)
@@ -253,25 +253,25 @@ func TestNothingHangsBehindTheLock(t *testing.T) {
 				t.Errorf("stat: %+v", info)
 			}
 			if len(b.list()) != 1 {
-				t.Error("not listed")
+				t.Error("List does not show the segment")
 			}
 			s.detach()
 			kept.detach()
 			if s, created := b.open("k", 64); created {
-				t.Error("created a second one")
+				t.Error("Open created a second segment")
 			} else {
 				s.detach()
 			}
 			b.sweep()
 			if held := b.stat("k").Owner; held == nil {
-				t.Error("a failed create, or an attach and detach, took the lock from its owner")
+				t.Error("a failed Create, or Attach and Detach, took the lock from its owner")
 			}
 			b.remove("k")
 		})
 	}
 }
 
-func TestRemovedSegmentLivesOnForThoseWhoHaveIt(t *testing.T) {
+func TestAttachedProcessesKeepARemovedSegment(t *testing.T) {
 	st := newStore(t)
 	a, b, c := st.start(), st.start(), st.start()
 	old1, old2 := a.create("k", 64), b.attach("k")
@@ -282,7 +282,7 @@ func TestRemovedSegmentLivesOnForThoseWhoHaveIt(t *testing.T) {
 	fresh := c.create("k", 32) // the key is free at once
 	fresh.write(0, "new")
 	if got := old2.read(0, 3); got != "old" {
-		t.Errorf("the removed segment reads %q", got)
+		t.Errorf("the removed segment contains %q", got)
 	}
 	old1.lock()
 	if old2.tryLock() {
@@ -292,24 +292,24 @@ func TestRemovedSegmentLivesOnForThoseWhoHaveIt(t *testing.T) {
 		t.Error("the new segment has the old one's lock")
 	}
 	if info := old2.info(); info.Status != shm.StatusRemoved || info.Attached != 2 {
-		t.Errorf("info of the removed: %v, %d attached", info.Status, info.Attached)
+		t.Errorf("info of the removed segment: %v, %d attached", info.Status, info.Attached)
 	}
-	// A process that has both must not mistake the one for the other.
+	// A process that is attached to both does not mistake one for the other.
 	both := a.attach("k")
 	if got := both.peek(0, 3); got != "new" {
-		t.Errorf("attached to %q", got)
+		t.Errorf("attached to the segment that contains %q", got)
 	}
 	old1.detach()
 	old2.detach()
 	fresh.detach()
 	if got := both.peek(0, 3); got != "new" {
-		t.Errorf("the detach of the removed segment took the new one: %q", got)
+		t.Errorf("after the removed segment was destroyed, the new one contains %q", got)
 	}
 	both.detach()
 	st.wantFiles()
 }
 
-func TestDeadLeaveTheirAttachments(t *testing.T) {
+func TestSlotsOfDeadProcessesAreUsedAgain(t *testing.T) {
 	st := newStore(t)
 	a := st.start()
 	a.create("k", 64, opts{Max: 4})
@@ -332,13 +332,13 @@ func TestExecutedChildrenInheritNothing(t *testing.T) {
 	a, b := st.start(), st.start()
 	mine := a.create("k", 64)
 	mine.lock()
-	child := a.do(request{Op: "spawn"}) // outlives its parent
+	child := a.do(request{Op: "spawn"}) // the child outlives its parent
 	t.Cleanup(func() { endPID(child.N) })
 	theirs := b.attach("k")
 	a.kill()
 	theirs.lock()
 	if !theirs.abandoned() {
-		t.Error("not told that the owner died: its child holds what was its own")
+		t.Error("Abandoned is false after the owner's death: its child holds its locks")
 	}
 	wantPIDs(t, b.stat("k"), b)
 	theirs.detach()
@@ -366,4 +366,86 @@ func TestManySegmentsAtOnce(t *testing.T) {
 		t.Errorf("%d swept, want 40", n)
 	}
 	st.wantFiles()
+}
+
+func TestStoreContainsOneFileForEachSegment(t *testing.T) {
+	st := newStore(t)
+	var all []*attachment
+	for _, p := range st.startN(5) {
+		s, _ := p.open("k", 64)
+		all = append(all, s, p.attach("k"))
+		st.wantFiles("k")
+	}
+	dying := st.start()
+	dying.attach("k").lock()
+	dying.kill()
+	for _, s := range all {
+		st.wantFiles("k")
+		s.detach()
+	}
+	st.wantFiles()
+}
+
+func TestGrowIsSeenByEveryAttachment(t *testing.T) {
+	const before, after = 100, 100_000
+	st := newStore(t)
+	a, b := st.start(), st.start()
+	mine, same, theirs := a.create("k", before), a.attach("k"), b.attach("k")
+	reader := b.attach("k", opts{ReadOnly: true})
+	mine.write(before-1, "x")
+	mine.grow(after)
+	theirs.write(after-1, "y")
+	for name, s := range map[string]*attachment{
+		"the one that has grown it": mine, "of the same process": same, "of another process": theirs, "read-only": reader,
+		"a later one": st.start().attach("k"),
+	} {
+		if n := s.size(); n != after {
+			t.Errorf("%s: size %d, want %d", name, n, after)
+		}
+		if got := s.read(before-1, 2); got != "x\x00" {
+			t.Errorf("%s: around the old end: %q", name, got)
+		}
+		if got := s.peek(after-2, 2); got != "\x00y" {
+			t.Errorf("%s: at the new end: %q", name, got)
+		}
+	}
+	if size := a.stat("k").Size; size != after {
+		t.Errorf("Stat: size %d, want %d", size, after)
+	}
+	theirs.grow(before) // it is larger already
+	_, err := reader.try(request{Op: "grow", N: 2 * after})
+	wantError(t, err, shm.ErrReadOnly)
+	a.remove("k")
+	_, err = mine.try(request{Op: "grow", N: 2 * after})
+	wantError(t, err, shm.ErrNotExist)
+	if n := theirs.size(); n != after {
+		t.Errorf("size %d after a Grow that failed, want %d", n, after)
+	}
+}
+
+func TestProcessesGrowAtOnce(t *testing.T) {
+	st := newStore(t)
+	procs := st.startN(4)
+	procs[0].create("k", 10)
+	var calls []*pending
+	var all []*attachment
+	for _, p := range procs {
+		s := p.attach("k")
+		all = append(all, s)
+		for _, size := range []int{1000, 30_000, 2000, 70_000} {
+			calls = append(calls, s.begin(request{Op: "grow", N: size}))
+		}
+	}
+	for _, c := range calls {
+		c.must()
+	}
+	for _, s := range all {
+		if n := s.size(); n != 70_000 {
+			t.Errorf("size %d, want 70000", n)
+		}
+	}
+	all[0].poke(69_999, "x")
+	if got := all[1].peek(69_999, 1); got != "x" {
+		t.Errorf("the end contains %q", got)
+	}
 }

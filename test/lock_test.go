@@ -10,16 +10,16 @@ import (
 	"qshm/shm"
 )
 
-// The lock between processes, and what stopping and killing does to it.
+// The lock between processes, and what stopping and killing them does to it.
 
-// Where the lock word and the bell stand in the file, and what of them tells
-// that somebody waits: see shm/header.go.
+// The offsets of the lock word and the event word in the file, and the bits that
+// show that a process waits: see shm/FORMAT.md.
 const (
-	wordOff    = 192
-	bellOff    = 256
-	overdueBit = 1 << 30
-	waitersBit = 1 << 31
-	bellArmed  = 1
+	wordOff     = 192
+	eventOff    = 256
+	starvingBit = 1 << 30
+	waitersBit  = 1 << 31
+	eventArmed  = 1
 )
 
 func (st *store) header(key string) []byte {
@@ -40,30 +40,30 @@ func (st *store) await(what string, is func(header []byte) bool, key string) {
 	st.t.Helper()
 	for end := time.Now().Add(patience); !is(st.header(key)); time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(end) {
-			st.t.Fatalf("%s does not happen", what)
+			st.t.Fatalf("no process is %s", what)
 		}
 	}
 }
 
-// awaitWaiter returns when somebody waits for the lock, and has done so for long.
+// awaitWaiter returns when a process has waited for the lock until it was starving.
 func (st *store) awaitWaiter(key string) {
 	st.t.Helper()
 	st.await("waiting for the lock", func(b []byte) bool {
-		const both = overdueBit | waitersBit
+		const both = starvingBit | waitersBit
 		return binary.NativeEndian.Uint64(b[wordOff:])&both == both
 	}, key)
 }
 
-// awaitListener returns when somebody waits for the version.
-func (st *store) awaitListener(key string) {
+// awaitWatcher returns when a process waits for the version to move.
+func (st *store) awaitWatcher(key string) {
 	st.t.Helper()
 	st.await("waiting for the version", func(b []byte) bool {
-		return binary.NativeEndian.Uint32(b[bellOff:])&bellArmed != 0
+		return binary.NativeEndian.Uint32(b[eventOff:])&eventArmed != 0
 	}, key)
 }
 
-// slice is how long a single try to get the lock of somebody who is stopped goes
-// on: longer than a waiter sleeps before it asks whether the owner lives.
+// slice is how long a test waits for a lock in vain: longer than it takes until a
+// waiter asks whether the owner is alive.
 const slice = 40 * time.Millisecond
 
 func TestLockExcludes(t *testing.T) {
@@ -102,7 +102,7 @@ func TestLockExcludes(t *testing.T) {
 			}
 			want := uint64(each * len(calls))
 			if got := binary.NativeEndian.Uint64([]byte(keep.read(0, 8))); got != want {
-				t.Errorf("counted %d, want %d: two were inside at once", got, want)
+				t.Errorf("counted %d, want %d: two held the lock at once", got, want)
 			}
 			if v := keep.version(); v != uint32(want) {
 				t.Errorf("version %d, want %d", v, want)
@@ -111,7 +111,7 @@ func TestLockExcludes(t *testing.T) {
 	}
 }
 
-func TestKilledOwnerIsReplacedAndTheNextIsTold(t *testing.T) {
+func TestLockOfAKilledOwnerIsAbandoned(t *testing.T) {
 	for _, how := range []string{"lock", "lockcontext", "trylock", "update", "writeat"} {
 		t.Run(how, func(t *testing.T) {
 			st := newStore(t)
@@ -124,31 +124,31 @@ func TestKilledOwnerIsReplacedAndTheNextIsTold(t *testing.T) {
 			switch a := theirs.do(request{Op: how, Timeout: patience, Data: []byte("!")}); how {
 			case "trylock":
 				if !a.OK {
-					t.Fatal("TryLock does not take over from the dead")
+					t.Fatal("TryLock does not take the lock over from a dead owner")
 				}
 				fallthrough
 			case "lock", "lockcontext":
 				if !theirs.abandoned() {
-					t.Error("not told that the owner died")
+					t.Error("Abandoned is false after the owner's death")
 				}
 				if third.abandoned() {
-					t.Error("told to somebody who does not hold the lock")
+					t.Error("Abandoned is true for an attachment that does not hold the lock")
 				}
 				theirs.unlock()
 			}
 			if v := theirs.version(); v == before {
-				t.Error("the version has not moved: a copy made before the death would pass for a good one")
+				t.Error("the version has not moved: a copy made before the owner's death would seem to be current")
 			}
-			third.lock() // repaired
+			third.lock()
 			if third.abandoned() {
-				t.Error("told twice")
+				t.Error("Abandoned is still true after a writer has unlocked")
 			}
 			third.unlock()
 		})
 	}
 }
 
-func TestWaiterReplacesTheOwnerThatIsKilled(t *testing.T) {
+func TestWaiterTakesOverFromAKilledOwner(t *testing.T) {
 	st := newStore(t)
 	a, b, c := st.start(), st.start(), st.start()
 	mine, theirs, third := a.create("k", 64), b.attach("k"), c.attach("k")
@@ -156,7 +156,7 @@ func TestWaiterReplacesTheOwnerThatIsKilled(t *testing.T) {
 	one, two := theirs.goLock(), third.goLock()
 	st.awaitWaiter("k")
 	a.kill()
-	// One of the two is next, and told; then the other, and not told any more.
+	// Abandoned is true for the waiter that takes over, and not for the one after it.
 	first, second := theirs, third
 	select {
 	case x := <-one.answer:
@@ -165,22 +165,22 @@ func TestWaiterReplacesTheOwnerThatIsKilled(t *testing.T) {
 		two.got = &x
 		first, second = third, theirs
 	case <-time.After(patience):
-		t.Fatal("nobody replaces the dead owner")
+		t.Fatal("no waiter takes over from the dead owner")
 	}
 	if !first.abandoned() {
-		t.Error("the first after the dead owner is not told")
+		t.Error("Abandoned is false for the waiter that has taken over")
 	}
 	first.unlock()
 	one.must()
 	two.must()
 	if second.abandoned() {
-		t.Error("the second is told too, after the first has unlocked")
+		t.Error("Abandoned is still true after the first waiter has unlocked")
 	}
 	second.unlock()
 }
 
-// A reader cannot have repaired anything.
-func TestAbandonedIsToldUntilAWriterUnlocks(t *testing.T) {
+// A read-only attachment cannot have repaired the data.
+func TestAbandonedLastsUntilAWriterUnlocks(t *testing.T) {
 	st := newStore(t)
 	a, b := st.start(), st.start()
 	mine := a.create("k", 64)
@@ -190,7 +190,7 @@ func TestAbandonedIsToldUntilAWriterUnlocks(t *testing.T) {
 	for range 2 {
 		reader.lock()
 		if !reader.abandoned() {
-			t.Error("a reader's unlock counts as a repair")
+			t.Error("the unlock of a read-only attachment has reset Abandoned")
 		}
 		reader.unlock()
 	}
@@ -198,24 +198,24 @@ func TestAbandonedIsToldUntilAWriterUnlocks(t *testing.T) {
 	wantError(t, err, shm.ErrAbandoned)
 	writer.lock()
 	if !writer.abandoned() {
-		t.Error("the writer is not told")
+		t.Error("Abandoned is false for the writer")
 	}
 	writer.unlock()
 	reader.do(request{Op: "snapshot", N: 64})
 }
 
-func TestStoppedOwnerIsNeverRobbed(t *testing.T) {
+func TestStoppedOwnerKeepsTheLock(t *testing.T) {
 	st := newStore(t)
 	a, b, c := st.start(), st.start(), st.start()
 	mine, theirs := a.create("k", 64), b.attach("k")
 	other := c.attach("k")
 	mine.lock()
 	a.stop()
-	waiting := other.goLock() // somebody looks all the time
+	waiting := other.goLock() // asks again and again whether the owner is alive
 	for range 10 {
 		wantError(t, theirs.lockWithin(slice), context.DeadlineExceeded)
 		if theirs.tryLock() {
-			t.Fatal("TryLock robs a stopped owner")
+			t.Fatal("TryLock has taken the lock from a stopped owner")
 		}
 		b.sweep()
 		b.attach("k").detach()
@@ -224,57 +224,57 @@ func TestStoppedOwnerIsNeverRobbed(t *testing.T) {
 		t.Errorf("the owner is %v, want process %d", info.Owner, a.pid)
 	}
 	if waiting.done() {
-		t.Fatal("Lock robs a stopped owner")
+		t.Fatal("Lock has taken the lock from a stopped owner")
 	}
 	a.cont()
-	mine.unlock() // which works only if it is still the owner
+	mine.unlock() // an error, unless it is still the owner
 	waiting.must()
 	if other.abandoned() {
-		t.Error("a stopped owner was taken for dead")
+		t.Error("a stopped owner counted as dead")
 	}
 	other.unlock()
 }
 
-// Stopped or killed while it waits, a process holds up nobody: neither those who
-// wait too, nor those who come.
-func TestWaiterThatIsGoneHoldsUpNobody(t *testing.T) {
-	for _, gone := range []struct {
+// A process that is stopped or killed while it waits for the lock delays neither
+// other waiters nor later callers.
+func TestStoppedOrKilledWaiterDelaysNoOther(t *testing.T) {
+	for _, end := range []struct {
 		name string
-		by   func(*proc)
+		of   func(*proc)
 	}{
 		{"stopped", func(p *proc) { p.stop() }},
 		{"killed", func(p *proc) { p.kill() }},
 	} {
-		t.Run(gone.name, func(t *testing.T) {
+		t.Run(end.name, func(t *testing.T) {
 			st := newStore(t)
 			a, b, c, d := st.start(), st.start(), st.start(), st.start()
 			mine := a.create("k", 64)
-			s, waiter, comer := b.attach("k"), c.attach("k"), d.attach("k")
+			s, waiter, later := b.attach("k"), c.attach("k"), d.attach("k")
 			mine.lock()
 			s.goLock()
 			st.awaitWaiter("k")
 			waits := waiter.goLock()
-			gone.by(b)
+			end.of(b)
 			defer b.cont()
 			mine.unlock()
 			waits.must()
 			waiter.unlock()
 			for range 3 {
-				comer.lock()
-				comer.unlock()
+				later.lock()
+				later.unlock()
 				mine.lock()
 				mine.unlock()
 			}
-			if gone.name == "stopped" {
-				b.kill() // it may have been given the lock before it stopped
+			if end.name == "stopped" {
+				b.kill() // it may have got the lock just before it stopped
 			}
 		})
 	}
 }
 
-func TestTryLockAfterAWaiterHasGone(t *testing.T) {
-	for _, gone := range []string{"gave up", "killed"} {
-		t.Run(gone, func(t *testing.T) {
+func TestTryLockAfterAWaiterGaveUpOrDied(t *testing.T) {
+	for _, end := range []string{"gave up", "killed"} {
+		t.Run(end, func(t *testing.T) {
 			st := newStore(t)
 			a, b := st.start(), st.start()
 			mine := a.create("k", 64)
@@ -282,7 +282,7 @@ func TestTryLockAfterAWaiterHasGone(t *testing.T) {
 			mine.lock()
 			w := theirs.begin(request{Op: "lockcontext"})
 			st.awaitWaiter("k")
-			if gone == "killed" {
+			if end == "killed" {
 				b.kill()
 			} else {
 				w.cancel()
@@ -291,7 +291,7 @@ func TestTryLockAfterAWaiterHasGone(t *testing.T) {
 			}
 			mine.unlock()
 			if !mine.tryLock() {
-				t.Error("nobody has the lock, and TryLock does not get it")
+				t.Error("TryLock does not take a free lock")
 			}
 		})
 	}
@@ -305,14 +305,14 @@ func TestLockWaitEndsWithItsContext(t *testing.T) {
 	wantError(t, theirs.lockWithin(time.Millisecond), context.DeadlineExceeded)
 	w := theirs.begin(request{Op: "lockcontext"})
 	st.awaitWaiter("k")
-	queued := theirs.begin(request{Op: "lockcontext"}) // waits behind the other in its process
+	queued := theirs.begin(request{Op: "lockcontext"}) // waits for the first waiter of its process
 	queued.cancel()
 	_, err := queued.outcome()
 	wantError(t, err, context.Canceled)
 	w.cancel()
 	_, err = w.outcome()
 	wantError(t, err, context.Canceled)
-	// It has left nothing behind: the owner goes on, and so does whoever comes.
+	// The waiters have left no trace: the owner and the next caller go on.
 	mine.unlock()
 	theirs.lock()
 	theirs.unlock()
@@ -326,7 +326,7 @@ func TestDetachEndsTheWaitsOfItsProcess(t *testing.T) {
 	calls := []*pending{theirs.goLock(), theirs.goLock(), theirs.begin(request{Op: "update", Data: []byte("x")}),
 		theirs.begin(request{Op: "wait", Version: mine.version()})}
 	st.awaitWaiter("k")
-	st.awaitListener("k")
+	st.awaitWatcher("k")
 	theirs.detach()
 	for _, c := range calls {
 		_, err := c.outcome()
@@ -348,14 +348,14 @@ func TestDetachReleasesTheLock(t *testing.T) {
 	mine.detach()
 	w.must()
 	if theirs.abandoned() {
-		t.Error("who detaches has not died")
+		t.Error("Abandoned is true after the owner has detached")
 	}
 }
 
-// Taken again and again in a tight loop, the lock still goes round.
-func TestNobodyStarves(t *testing.T) {
+// Processes that take the lock in tight loops share it.
+func TestNoProcessStarves(t *testing.T) {
 	for _, n := range []int{2, 5} {
-		total, least := 10_000_000, 3_000_000 // many times what is done until a waiter is overdue
+		total, least := 10_000_000, 3_000_000 // many times as many as are taken until a waiter is starving
 		if testing.Short() || n > 2 {
 			total, least = 3_000_000, 3_000_000/(10*n) // too short to become even
 		}
@@ -385,12 +385,12 @@ func TestNobodyStarves(t *testing.T) {
 func TestWaitIsWokenByAChange(t *testing.T) {
 	st := newStore(t)
 	a, b, c := st.start(), st.start(), st.start()
-	mine, theirs, killed := a.create("k", 64), b.attach("k"), c.attach("k")
+	mine, theirs, dying := a.create("k", 64), b.attach("k"), c.attach("k")
 	v := theirs.version()
 	for range 20 {
 		w := theirs.begin(request{Op: "wait", Version: v})
-		killed.begin(request{Op: "wait", Version: v})
-		st.awaitListener("k")
+		dying.begin(request{Op: "wait", Version: v})
+		st.awaitWatcher("k")
 		mine.write(0, "x")
 		if got := w.must().Version; got != v+1 {
 			t.Fatalf("woken with version %d, want %d", got, v+1)
@@ -398,12 +398,12 @@ func TestWaitIsWokenByAChange(t *testing.T) {
 		v++
 	}
 	w := theirs.begin(request{Op: "wait", Version: v})
-	killed.begin(request{Op: "wait", Version: v})
-	st.awaitListener("k")
+	dying.begin(request{Op: "wait", Version: v})
+	st.awaitWatcher("k")
 	c.kill()
 	mine.write(0, "y")
 	w.must()
-	// A change that came first is not missed.
+	// A change before Wait is not missed.
 	if got := theirs.do(request{Op: "wait", Version: v}).Version; got != v+1 {
 		t.Errorf("version %d, want %d", got, v+1)
 	}
@@ -414,7 +414,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	a := st.start()
 	mine := a.create("k", 64)
 	w := mine.begin(request{Op: "wait"})
-	st.awaitListener("k")
+	st.awaitWatcher("k")
 	w.cancel()
 	_, err := w.outcome()
 	wantError(t, err, context.Canceled)
@@ -422,13 +422,13 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	wantError(t, err, context.DeadlineExceeded)
 }
 
-// Who waits for a change learns that the writer has died inside.
+// A process that waits for a change learns that a writer died while it held the lock.
 func TestWaitIsWokenByATakeOver(t *testing.T) {
 	st := newStore(t)
 	a, b := st.start(), st.start()
 	mine, theirs := a.create("k", 64), b.attach("k")
 	w := theirs.begin(request{Op: "wait", Version: theirs.version()})
-	st.awaitListener("k")
+	st.awaitWatcher("k")
 	mine.lock()
 	a.kill()
 	theirs.lock()
@@ -454,6 +454,6 @@ func TestSnapshotsAreNeverTorn(t *testing.T) {
 	}
 	mine.do(request{Op: "go"})
 	if filling.must().N == 0 {
-		t.Error("nothing was written meanwhile")
+		t.Error("the writer has not written meanwhile")
 	}
 }

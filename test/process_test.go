@@ -19,11 +19,12 @@ import (
 	"time"
 
 	"qshm/keymap"
+	"qshm/lockfile"
 	"qshm/shm"
 )
 
-// This file is the test's side of the processes: starting them, telling them
-// what to do, and ending them. The other side is child_test.go.
+// The test's side of its processes: starting them, telling them what to do, and
+// ending them. The child's side is child_test.go.
 
 const (
 	envChild = "QSHM_TEST_CHILD"
@@ -31,8 +32,8 @@ const (
 	envSelf  = "QSHM_TEST_SELF" // a copy of the test binary that others can reach
 )
 
-// patience bounds every call that must end. It is never what a test is about:
-// whoever runs into it hangs, and is made to say where.
+// patience bounds every call that must end. No test is about it: a process that
+// exceeds it hangs, and prints its stacks.
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
@@ -52,7 +53,7 @@ type store struct {
 	dir string
 }
 
-// newStore makes a store that must be empty again when the test is over.
+// newStore makes a store that must be empty again when the test ends.
 func newStore(t testing.TB) *store {
 	t.Helper()
 	return newStoreIn(t, sharedTemp(t))
@@ -61,20 +62,20 @@ func newStore(t testing.TB) *store {
 func newStoreIn(t testing.TB, dir string) *store {
 	t.Helper()
 	st := &store{t, dir}
-	// Runs after those of the processes: whoever is started later ends first.
+	// Cleanups run last in, first out: the processes of the test have ended by then.
 	t.Cleanup(func() {
 		if t.Failed() {
 			return
 		}
 		if _, err := shm.Sweep(shm.Dir(dir)); err != nil {
-			t.Errorf("sweep of what is left: %v", err)
+			t.Errorf("sweep at the end of the test: %v", err)
 		}
 		st.wantFiles()
 	})
 	return st
 }
 
-// sharedTemp makes a directory where stores usually are, in memory.
+// sharedTemp makes a directory in memory, where stores usually are.
 func sharedTemp(t testing.TB) string {
 	t.Helper()
 	if info, err := os.Stat("/dev/shm"); err != nil || !info.IsDir() {
@@ -88,7 +89,7 @@ func sharedTemp(t testing.TB) string {
 	return dir
 }
 
-// path is where the segment of a key stands.
+// path returns the path of the segment file of a key.
 func (st *store) path(key string) string { return filepath.Join(st.dir, keymap.Name(key)) }
 
 func (st *store) files() []string {
@@ -104,7 +105,8 @@ func (st *store) files() []string {
 	return names
 }
 
-// wantFiles checks that nothing is in the store but the segments of these keys.
+// wantFiles checks that the store contains one file for each of the keys and nothing
+// else, but for sibling files of these segments where slot locks are sibling files.
 func (st *store) wantFiles(keys ...string) {
 	st.t.Helper()
 	var want []string
@@ -112,23 +114,39 @@ func (st *store) wantFiles(keys ...string) {
 		want = append(want, keymap.Name(k))
 	}
 	slices.Sort(want)
-	if got := st.files(); !slices.Equal(got, want) {
+	got := slices.DeleteFunc(st.files(), func(name string) bool {
+		segment, _, isSibling := strings.Cut(name, keymap.Suffix+".")
+		return isSibling && slotLocks() == lockfile.SiblingFiles && slices.Contains(want, segment+keymap.Suffix)
+	})
+	if !slices.Equal(got, want) {
 		st.t.Errorf("in the store: %q, want %q", got, want)
 	}
 }
+
+// slotLocks returns the kind of slot locks that segments have on this system, and
+// with the build tags of the test.
+var slotLocks = sync.OnceValue(func() lockfile.Kind {
+	file, err := os.CreateTemp("", "qshm-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	return lockfile.KindFor(file)
+})
 
 // A proc is another process.
 type proc struct {
 	t   testing.TB
 	st  *store
 	cmd *exec.Cmd
-	pid int // as the process knows it; with a wrapper not that of cmd
+	pid int // as the process itself sees it; if a wrapper started it, not that of cmd
 
 	mu      sync.Mutex
 	in      io.WriteCloser
 	last    int
 	waiting map[int]*pending
-	over    error // why there will be no more answers
+	over    error // why no more answers come; nil while the process runs
 	ended   chan struct{}
 	stderr  lockedBuffer
 }
@@ -146,8 +164,8 @@ func (st *store) startN(n int) []*proc {
 	return procs
 }
 
-// startAs starts a process by a command that takes another as its arguments,
-// such as strace, and with additional environment.
+// startAs starts a process with additional environment variables, by a command that
+// takes another command as its arguments, such as strace.
 func (st *store) startAs(command, env []string) *proc {
 	t := st.t
 	t.Helper()
@@ -156,7 +174,7 @@ func (st *store) startAs(command, env []string) *proc {
 	p := &proc{t: t, st: st, waiting: map[int]*pending{}, ended: make(chan struct{})}
 	p.cmd = exec.Command(line[0], line[1:]...)
 	p.cmd.Env = append(append(os.Environ(), envChild+"=1", keymap.EnvDir+"="+st.dir,
-		"GORACE=atexit_sleep_ms=0"), env...) // the race detector sleeps a second at each exit, by itself
+		"GORACE=atexit_sleep_ms=0"), env...) // without it, the race detector sleeps a second at each exit
 	p.cmd.Stderr = &p.stderr
 	in, err := p.cmd.StdinPipe()
 	if err != nil {
@@ -193,7 +211,7 @@ var self = func() func(t testing.TB) string {
 	}
 }()
 
-// program is what env says, or this test binary.
+// program returns the program to start: the one that env names, or this test binary.
 func program(t testing.TB, env []string) string {
 	t.Helper()
 	for _, e := range env {
@@ -204,7 +222,7 @@ func program(t testing.TB, env []string) string {
 	return self(t)
 }
 
-// listen hands out the answers until the process ends.
+// listen passes the answers on to the calls until the process ends.
 func (p *proc) listen(out io.Reader) {
 	lines := bufio.NewReader(out)
 	for {
@@ -214,7 +232,7 @@ func (p *proc) listen(out io.Reader) {
 		}
 		var a answer
 		if json.Unmarshal(line, &a) != nil {
-			continue // somebody else's output
+			continue // the output of another program
 		}
 		p.mu.Lock()
 		w := p.waiting[a.ID]
@@ -247,7 +265,7 @@ func (p *proc) expect(id int) *pending {
 	return w
 }
 
-// begin starts a call, and does not wait for its end.
+// begin starts a call and does not wait for its end.
 func (p *proc) begin(r request) *pending {
 	p.mu.Lock()
 	p.last++
@@ -260,7 +278,7 @@ func (p *proc) begin(r request) *pending {
 		p.t.Fatal(err)
 	}
 	p.mu.Lock()
-	p.in.Write(append(line, '\n')) // a process that has ended says so by outcome
+	p.in.Write(append(line, '\n')) // if the process has ended, outcome reports it
 	p.mu.Unlock()
 	return w
 }
@@ -323,7 +341,7 @@ func (w *pending) must() answer {
 	return a
 }
 
-// done reports whether the call has ended by now.
+// done reports whether the call has ended.
 func (w *pending) done() bool { return w.got != nil || len(w.answer) > 0 }
 
 // cancel ends the context of the call.
@@ -332,19 +350,19 @@ func (w *pending) cancel() {
 	w.p.do(request{Op: "cancel", N: w.id})
 }
 
-// kill ends the process as the system does when memory runs out: at once,
-// wherever it is, and without a word. It is gone when kill returns.
+// kill ends the process as the system does when memory runs out: at once, and
+// whatever it is doing. The process has ended when kill returns.
 func (p *proc) kill() {
 	p.t.Helper()
 	if p.pid == p.cmd.Process.Pid {
 		p.cmd.Process.Kill()
 	} else {
-		p.begin(request{Op: "die"}) // the wrapper's death might leave the process
+		p.begin(request{Op: "die"}) // the process might outlive its wrapper
 	}
 	p.awaitEnd()
 }
 
-// exit lets the process end by itself, without detaching.
+// exit makes the process exit by itself, without detaching.
 func (p *proc) exit() {
 	p.t.Helper()
 	p.begin(request{Op: "exit"})
@@ -360,7 +378,7 @@ func (p *proc) awaitEnd() {
 	}
 }
 
-// finish ends the process at the end of the test: in order if it can.
+// finish ends the process at the end of the test: it exits by itself if it can.
 func (p *proc) finish() {
 	p.mu.Lock()
 	p.in.Close()
@@ -377,7 +395,7 @@ func (p *proc) finish() {
 	}
 }
 
-// What processes do.
+// The calls of a process.
 
 func key(k string) []byte { return []byte(k) }
 
@@ -500,6 +518,7 @@ func (s *attachment) unlock()         { s.p.t.Helper(); s.do(request{Op: "unlock
 func (s *attachment) tryLock() bool   { s.p.t.Helper(); return s.do(request{Op: "trylock"}).OK }
 func (s *attachment) abandoned() bool { s.p.t.Helper(); return s.do(request{Op: "abandoned"}).OK }
 func (s *attachment) size() int       { s.p.t.Helper(); return s.do(request{Op: "size"}).N }
+func (s *attachment) grow(n int)      { s.p.t.Helper(); s.do(request{Op: "grow", N: n}) }
 func (s *attachment) version() uint32 { s.p.t.Helper(); return s.do(request{Op: "version"}).Version }
 func (s *attachment) info() shm.Info  { s.p.t.Helper(); return s.do(request{Op: "info"}).Infos[0] }
 func (s *attachment) goLock() *pending {
@@ -523,7 +542,7 @@ func (s *attachment) read(off int64, n int) string {
 	return string(s.do(request{Op: "readat", Off: off, N: n}).Data)
 }
 
-// poke and peek touch the memory directly, without the lock.
+// poke and peek write and read the memory directly, without the lock.
 func (s *attachment) poke(off int64, text string) {
 	s.p.t.Helper()
 	s.do(request{Op: "poke", Off: off, Data: []byte(text)})
@@ -534,7 +553,14 @@ func (s *attachment) peek(off int64, n int) string {
 	return string(s.do(request{Op: "peek", Off: off, N: n}).Data)
 }
 
-// What goes over the pipes: lines of JSON.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The messages on the pipes: lines of JSON.
 
 type request struct {
 	ID      int
@@ -560,6 +586,7 @@ type opts struct {
 	Sparse   bool          `json:",omitempty"`
 	Max      int           `json:",omitempty"`
 	Perm     fs.FileMode   `json:",omitempty"`
+	Init     string        `json:",omitempty"` // what Init writes
 	Timeout  time.Duration `json:",omitempty"`
 }
 
@@ -574,12 +601,11 @@ type answer struct {
 	Error   *remoteError `json:",omitempty"`
 }
 
-// remoteError is an error of another process: errors.Is works with the kinds
-// that it carries.
+// remoteError is an error of another process. errors.Is finds the kinds in it.
 type remoteError struct {
 	Text  string
 	Kinds []string
-	Own   bool // it is an *shm.Error
+	Own   bool // the error is an *shm.Error
 	Op    string
 	Key   []byte
 }
@@ -609,7 +635,7 @@ func asRemote(err error) *remoteError {
 	return e
 }
 
-// lockedBuffer keeps what a process says on its standard error.
+// lockedBuffer keeps the standard error of a process.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -15,14 +15,14 @@ import (
 	"qshm/shm"
 )
 
-// What happens where there is not enough of something.
+// What happens when memory, files, descriptors or permissions are missing.
 
-// mountStore makes a store on a file system of its own, of so many bytes.
+// mountStore makes a store on a file system of its own.
 func mountStore(t *testing.T, options string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
-		t.Skipf("no file systems for us to mount here: %v", err)
+		t.Skipf("no permission to mount: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -32,7 +32,7 @@ func mountStore(t *testing.T, options string) string {
 	return dir
 }
 
-// However much room there is, creation has it all, or fails and leaves nothing.
+// A Create either has all its memory, or fails and leaves nothing.
 func TestFullStore(t *testing.T) {
 	dir := mountStore(t, "size=256k")
 	st := newStoreIn(t, filepath.Join(dir, "store"))
@@ -45,8 +45,8 @@ func TestFullStore(t *testing.T) {
 		if err != nil {
 			refused++
 			wantError(t, err, shm.ErrNoSpace)
-			if pages > 0 && !strings.Contains(err.Error(), "free") && !strings.Contains(err.Error(), "announce") {
-				t.Errorf("it does not say how much is free: %v", err)
+			if pages > 0 && !strings.Contains(err.Error(), "free") {
+				t.Errorf("the error does not say how much is free: %v", err)
 			}
 			st.wantFiles()
 			continue
@@ -57,9 +57,9 @@ func TestFullStore(t *testing.T) {
 		st.wantFiles()
 	}
 	if made == 0 || refused == 0 {
-		t.Errorf("made %d, refused %d: it was never full, or always", made, refused)
+		t.Errorf("made %d, refused %d: the store was never full, or always", made, refused)
 	}
-	// Many small ones, as long as there is room.
+	// Many small segments, until the store is full.
 	os.Remove(ballast)
 	for n := 0; ; n++ {
 		if _, err := p.tryCreate(strings.Repeat("k", n+1), 1); err != nil {
@@ -74,7 +74,7 @@ func TestFullStore(t *testing.T) {
 	st.wantFiles()
 }
 
-// Room for pages, and none for files.
+// The file system has room for pages, and none for files.
 func TestStoreOutOfFiles(t *testing.T) {
 	dir := mountStore(t, "size=4m,nr_inodes=6")
 	st := newStoreIn(t, filepath.Join(dir, "store"))
@@ -93,7 +93,7 @@ func TestStoreOutOfFiles(t *testing.T) {
 	st.wantFiles()
 }
 
-// One process may write the store, another sees it by a way that is closed.
+// One process may write the store, another has it mounted read-only.
 func TestReadOnlyStore(t *testing.T) {
 	dir := mountStore(t, "size=1m")
 	st := newStoreIn(t, filepath.Join(dir, "store"))
@@ -112,7 +112,7 @@ func TestReadOnlyStore(t *testing.T) {
 	wantError(t, q.tryRemove("k"), shm.ErrPermission)
 	wantPIDs(t, q.stat("k"), p)
 	if q.sweep(); len(q.list()) != 1 {
-		t.Error("not listed")
+		t.Error("List does not show the segment")
 	}
 	p.kill()
 	if info := q.stat("k"); info.Status != shm.StatusDead {
@@ -123,12 +123,12 @@ func TestReadOnlyStore(t *testing.T) {
 }
 
 func init() {
-	// descriptors makes the call that Data names with no descriptor free, with one,
-	// and so on until it succeeds. It checks that each failure is one of room, and
-	// that no descriptor is lost.
+	// descriptors makes the call that Data names with no free descriptor, then with one,
+	// and so on until it succeeds. Each failure must be ErrNoSpace, and no descriptor may
+	// be lost.
 	extra["descriptors"] = func(c *child, _ context.Context, r request, a *answer) error {
-		// The runtime needs one of its own with the first file, and ends the process
-		// if that cannot be had.
+		// With the first file, the Go runtime needs a descriptor, and ends the process if
+		// there is none.
 		if r, w, err := os.Pipe(); err == nil {
 			r.Close()
 			w.Close()
@@ -165,7 +165,7 @@ func init() {
 			if !errors.Is(err, shm.ErrNoSpace) {
 				return err
 			}
-			// As many must be free as before.
+			// As many descriptors must be free as before.
 			for lost := range free {
 				fd, err := syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 				if err != nil {
@@ -178,7 +178,7 @@ func init() {
 				all = all[:len(all)-1]
 			}
 		}
-		return errors.New("never enough")
+		return errors.New("the call fails with any number of descriptors")
 	}
 }
 
@@ -193,7 +193,7 @@ func TestOutOfDescriptors(t *testing.T) {
 			a := q.do(request{Op: "descriptors", Data: []byte(op), Key: key("k"), N: 64})
 			t.Logf("%s needs %d descriptors", op, a.N)
 			if a.N == 0 {
-				t.Error("it was not limited")
+				t.Error("the call needs no descriptor")
 			}
 			if op == "create" || op == "attach" || op == "open" {
 				info := q.stat("k")
@@ -214,7 +214,7 @@ func TestNothingIsLeaked(t *testing.T) {
 		p.do(request{Op: "lifetimes", Key: key("k"), N: 200})
 		p.do(request{Op: "creations", Key: key("k"), N: 200})
 		for range 3 {
-			p.do(request{Op: "gc"}) // the collector takes the tombs
+			p.do(request{Op: "gc"}) // the garbage collector unmaps replaced headers
 		}
 		return inUse(t, p.pid)
 	}

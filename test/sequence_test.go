@@ -7,23 +7,24 @@ import (
 
 	"pgregory.net/rapid"
 
+	"qshm/keymap"
 	"qshm/shm"
 )
 
-// A random sequence of calls by three processes, of which any may be killed and
-// started again, over two keys, against the model below.
+// Random sequences of calls of three processes on two keys are compared with the model
+// below. Any of the processes may be killed and started again.
 
-// segment is what the model knows of a segment.
+// segment is the model of a segment.
 type segment struct {
-	mark      byte // what its first byte is
+	mark      byte // its first byte
 	size      int
 	attached  []*holder
 	owner     *holder
-	abandoned bool // the last writer died inside the lock
+	abandoned bool // the last writer died while it held the lock
 	removed   bool
 }
 
-// holder is what the model knows of an attachment.
+// holder is the model of an attachment.
 type holder struct {
 	*attachment
 	of       *segment
@@ -38,12 +39,12 @@ func (h *holder) leave() {
 type world struct {
 	st    *store
 	procs []*proc
-	keys  map[string]*segment // live, or dead and perhaps not cleared away yet
+	keys  map[string]*segment // live, or dead and perhaps not destroyed yet
 	held  []*holder
 	marks byte
 }
 
-// dead tells a segment that everybody may clear away at any time.
+// dead reports whether the segment is garbage, which any call may destroy.
 func (s *segment) dead() bool { return len(s.attached) == 0 }
 
 func (w *world) live(k string) *segment {
@@ -59,12 +60,12 @@ func (w *world) drawKey(t *rapid.T) string {
 func (w *world) drawProc(t *rapid.T) int { return rapid.IntRange(0, len(w.procs)-1).Draw(t, "process") }
 func (w *world) drawHolder(t *rapid.T) *holder {
 	if len(w.held) == 0 {
-		t.Skip("nobody is attached")
+		t.Skip("no process is attached")
 	}
 	return w.held[rapid.IntRange(0, len(w.held)-1).Draw(t, "attachment")]
 }
 
-// attached notes a new attachment, and checks that it shows the right memory.
+// attached adds an attachment to the model, and checks that it is to the right segment.
 func (w *world) attached(t *rapid.T, s *attachment, of *segment, proc int, readOnly bool) {
 	h := &holder{s, of, proc, readOnly}
 	of.attached = append(of.attached, h)
@@ -73,17 +74,39 @@ func (w *world) attached(t *rapid.T, s *attachment, of *segment, proc int, readO
 		t.Fatalf("size %d, want %d", n, of.size)
 	}
 	if got := s.peek(0, 1)[0]; got != of.mark {
-		t.Fatalf("the memory holds %d, want %d: it is another segment", got, of.mark)
+		t.Fatalf("the memory contains %d, want %d: it is another segment", got, of.mark)
 	}
 }
 
-// created notes a new segment, and marks it.
-func (w *world) created(t *rapid.T, s *attachment, k string, size, proc int) {
+// mark draws whether Init writes the mark of the next segment.
+func (w *world) mark(t *rapid.T) opts {
+	if w.marks++; rapid.Bool().Draw(t, "Init") {
+		return opts{Init: string([]byte{w.marks})}
+	}
+	return opts{}
+}
+
+// created adds a segment to the model, and marks it if Init has not.
+func (w *world) created(t *rapid.T, s *attachment, k string, size, proc int, o opts) {
 	of := &segment{size: size}
+	if o.Init != "" {
+		of.mark = w.marks
+	}
 	w.attached(t, s, of, proc, false)
-	w.marks++
-	of.mark = w.marks
-	s.poke(0, string([]byte{of.mark}))
+	if end := s.peek(int64(min(size, 2)-1), 1)[0]; size > 1 && end != 0 {
+		t.Fatalf("new memory contains %d", end)
+	}
+	if of.mark == 0 {
+		of.mark = w.marks
+		s.poke(0, string([]byte{of.mark}))
+	}
+	a := s.do(request{Op: "replaced"})
+	switch was := w.keys[k]; {
+	case a.OK && was == nil:
+		t.Fatalf("there was nothing to replace: %+v", a.Infos[0])
+	case a.OK && (a.Infos[0].Abandoned != was.abandoned || a.Infos[0].Size != int64(was.size)):
+		t.Fatalf("replaced %+v, want abandoned %v, size %d", a.Infos[0], was.abandoned, was.size)
+	}
 	w.keys[k] = of
 }
 
@@ -95,13 +118,14 @@ func (w *world) want(t *rapid.T, op string, err, kind error) {
 
 func (w *world) create(t *rapid.T) {
 	k, p, size := w.drawKey(t), w.drawProc(t), rapid.IntRange(1, 9000).Draw(t, "size")
-	s, err := w.procs[p].tryCreate(k, size)
+	o := w.mark(t)
+	s, err := w.procs[p].tryCreate(k, size, o)
 	if w.live(k) != nil {
 		w.want(t, "create", err, shm.ErrExist)
 		return
 	}
 	w.want(t, "create", err, nil)
-	w.created(t, s, k, size, p)
+	w.created(t, s, k, size, p, o)
 }
 
 func (w *world) attach(t *rapid.T) {
@@ -118,16 +142,43 @@ func (w *world) attach(t *rapid.T) {
 
 func (w *world) open(t *rapid.T) {
 	k, p, size := w.drawKey(t), w.drawProc(t), rapid.IntRange(1, 9000).Draw(t, "size")
-	s, created, err := w.procs[p].tryOpen(k, size)
+	o := w.mark(t)
+	s, created, err := w.procs[p].tryOpen(k, size, o)
 	w.want(t, "open", err, nil)
 	of := w.live(k)
 	if created != (of == nil) {
 		t.Fatalf("open: created is %v, want %v", created, of == nil)
 	}
 	if created {
-		w.created(t, s, k, size, p)
+		w.created(t, s, k, size, p, o)
 	} else {
 		w.attached(t, s, of, p, false)
+	}
+}
+
+func (w *world) grow(t *rapid.T) {
+	h, size := w.drawHolder(t), rapid.IntRange(1, 20000).Draw(t, "size")
+	_, err := h.try(request{Op: "grow", N: size})
+	switch {
+	case h.readOnly:
+		w.want(t, "grow", err, shm.ErrReadOnly)
+		return
+	case size > h.of.size && h.of.removed:
+		w.want(t, "grow", err, shm.ErrNotExist)
+	default:
+		w.want(t, "grow", err, nil)
+		h.of.size = max(h.of.size, size)
+	}
+	for _, o := range h.of.attached {
+		if n := o.size(); n != h.of.size {
+			t.Fatalf("size %d, want %d", n, h.of.size)
+		}
+		if got := o.peek(0, 1)[0]; got != h.of.mark {
+			t.Fatalf("the memory contains %d, want %d", got, h.of.mark)
+		}
+		if end := o.peek(int64(h.of.size-1), 1)[0]; h.of.size > 1 && end != 0 {
+			t.Fatalf("the end contains %d", end)
+		}
 	}
 }
 
@@ -145,14 +196,14 @@ func (w *world) detach(t *rapid.T) {
 			if s == h.of {
 				delete(w.keys, k)
 				if slices.Contains(w.st.files(), base(w.st.path(k))) {
-					t.Fatalf("the last detach has left the file")
+					t.Fatalf("the last detach has not removed the file")
 				}
 			}
 		}
 	}
 }
 
-// end is what the death of a process means.
+// end applies the death of a process to the model, and starts another process.
 func (w *world) end(p int) {
 	for _, h := range w.held {
 		if h.proc != p {
@@ -187,7 +238,7 @@ func (w *world) remove(t *rapid.T) {
 	case of == nil:
 		w.want(t, "remove", err, shm.ErrNotExist)
 	case of.dead():
-		if err != nil { // somebody may have cleared it away
+		if err != nil { // another call may have destroyed it
 			w.want(t, "remove", err, shm.ErrNotExist)
 		}
 	default:
@@ -211,8 +262,8 @@ func (w *world) sweep(t *rapid.T) {
 		}
 	}
 	for _, name := range w.st.files() {
-		if name[0] != '.' && !w.names(name) {
-			t.Fatalf("sweep has left %s", name)
+		if keymap.IsName(name) && !w.names(name) {
+			t.Fatalf("Sweep has not removed %s", name)
 		}
 	}
 }
@@ -259,7 +310,7 @@ func (w *world) unlocked(h *holder) {
 	}
 }
 
-// check looks from outside, after each step.
+// check compares what Stat and Info report with the model, after each step.
 func (w *world) check(t *rapid.T) {
 	for _, k := range []string{"a", "b"} {
 		info, err := shm.Stat(k, shm.Dir(w.st.dir))
@@ -271,7 +322,7 @@ func (w *world) check(t *rapid.T) {
 			if err != nil {
 				w.want(t, "stat", err, shm.ErrNotExist)
 			} else if info.Status != shm.StatusDead || info.Attached != 0 {
-				t.Fatalf("stat of the dead: %+v", info)
+				t.Fatalf("stat of a dead segment: %+v", info)
 			}
 		default:
 			w.want(t, "stat", err, nil)
@@ -303,12 +354,15 @@ func (w *world) compare(t *rapid.T, info shm.Info, of *segment, status shm.Statu
 	if info.Attached != len(of.attached) || readOnly(info.Attachments) != want || info.Size != int64(of.size) || info.Status != status {
 		t.Fatalf("%+v, want %d attached, %d of them read-only, size %d, %v", info, len(of.attached), want, of.size, status)
 	}
+	if info.Abandoned != of.abandoned {
+		t.Fatalf("abandoned: %v, want %v", info.Abandoned, of.abandoned)
+	}
 	if (info.Owner == nil) != (of.owner == nil) || of.owner != nil && info.Owner.PID != of.owner.p.pid {
 		t.Fatalf("owner %+v, want %+v", info.Owner, of.owner)
 	}
 }
 
-// over ends everything, and looks whether something is left.
+// over detaches everything, and checks that the store is empty.
 func (w *world) over(t *rapid.T) {
 	for _, p := range w.procs {
 		p.do(request{Op: "closeall"})
@@ -329,7 +383,7 @@ func TestSequences(t *testing.T) {
 		defer w.over(rt)
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": w.create, "attach": w.attach, "attach again": w.attach, "open": w.open,
-			"detach": w.detach, "detach again": w.detach, "kill": w.kill, "exit": w.exit,
+			"detach": w.detach, "detach again": w.detach, "grow": w.grow, "kill": w.kill, "exit": w.exit,
 			"remove": w.remove, "sweep": w.sweep, "trylock": w.trylock, "trylock again": w.trylock, "unlock": w.unlock,
 			"": w.check,
 		})

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// isStopped reports whether every thread of a process stands still.
+// isStopped reports whether every thread of a process is stopped.
 func isStopped(pid int) bool {
 	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	if err != nil || len(stats) == 0 {

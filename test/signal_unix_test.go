@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// stop halts the process: it is alive, and does nothing. It stands still when
-// stop returns.
+// stop stops the process, which is alive and does nothing then. It is stopped when stop
+// returns.
 func (p *proc) stop() {
 	p.t.Helper()
 	if p.pid != p.cmd.Process.Pid {
-		p.t.Skip("processes that are started by a wrapper cannot be stopped")
+		p.t.Skip("a process that a wrapper has started cannot be stopped")
 	}
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		p.t.Fatal(err)
 	}
-	// Not for the test's Wait, which only a process that has ended concerns.
+	// Not by Wait, which waits for the end of a process only.
 	for end := time.Now().Add(patience); !isStopped(p.pid); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			p.t.Fatalf("process %d does not stop", p.pid)
@@ -26,10 +26,10 @@ func (p *proc) stop() {
 	}
 }
 
-// cont lets the process go on.
+// cont continues the process.
 func (p *proc) cont() { p.cmd.Process.Signal(syscall.SIGCONT) }
 
-// dump makes a process that hangs say where.
+// dump makes a process that hangs print its stacks.
 func (p *proc) dump() {
 	p.cmd.Process.Signal(syscall.SIGCONT)
 	p.cmd.Process.Signal(syscall.SIGQUIT)

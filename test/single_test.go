@@ -15,10 +15,10 @@ import (
 	"qshm/shm/single"
 )
 
-// One instance per key, and the messages that others hand it: qshm/shm/single
-// between processes.
+// One instance per key, and the messages that other processes send to it: package
+// qshm/shm/single between processes.
 
-// instances are those of this process, for the calls below.
+// instances are the instances of this process and their messages, for the calls below.
 var instances struct {
 	sync.Mutex
 	of       map[string]*single.Instance
@@ -32,7 +32,7 @@ func init() {
 	instances.arrived = make(chan struct{})
 
 	extra["single acquire"] = func(c *child, _ context.Context, r request, a *answer) error {
-		if r.N == 1 { // with all others, when the gate opens
+		if r.N == 1 { // at the same time as others, when the gate opens
 			<-c.gate
 		}
 		i, err := single.Acquire(string(r.Key))
@@ -48,7 +48,8 @@ func init() {
 		defer instances.Unlock()
 		return instances.of[string(r.Key)].Close()
 	}
-	// single listen keeps what arrives, until it is cancelled or the instance ends.
+	// single listen keeps the messages that arrive, until it is cancelled or the instance
+	// is closed.
 	extra["single listen"] = func(_ *child, ctx context.Context, r request, _ *answer) error {
 		instances.Lock()
 		i := instances.of[string(r.Key)]
@@ -128,8 +129,8 @@ func (p *proc) wantMessages(want ...string) {
 	}
 }
 
-// longRequest sends a message of some thousand pieces: what is done to it after
-// the first few happens in its middle.
+// longRequest sends a message of some thousand pieces. After the first few pieces, the
+// sender is in the middle of the message.
 func longRequest() request { return request{Op: "single send", Key: key("app"), N: 1 << 28} }
 
 // The segments behind the instance's key, as package single names them.
@@ -138,7 +139,7 @@ const (
 	turnKey  = "single-turn:app"
 )
 
-// eventually waits until something can be seen of a process at work.
+// eventually waits until a process has got so far that ok reports true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
@@ -148,8 +149,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// inboxVersion counts what has happened in the inbox: each piece put in, and each
-// taken out.
+// inboxVersion counts the pieces that were put into the inbox or taken out of it.
 func (st *store) inboxVersion() uint32 {
 	info, _ := shm.Stat(inboxKey, shm.Dir(st.dir))
 	return info.Version
@@ -160,10 +160,10 @@ func (st *store) awaitInbox(version uint32) {
 	eventually(st.t, fmt.Sprintf("version %d of the inbox", version), func() bool { return st.inboxVersion() >= version })
 }
 
-// awaitSenders waits until so many processes are sending, or waiting for their turn.
+// awaitSenders waits until n processes are sending or waiting for their turn.
 func (st *store) awaitSenders(n int) {
 	st.t.Helper()
-	eventually(st.t, fmt.Sprintf("%d who send", n), func() bool {
+	eventually(st.t, fmt.Sprintf("%d senders", n), func() bool {
 		info, err := shm.Stat(turnKey, shm.Dir(st.dir))
 		return err == nil && len(pids(info)) >= n
 	})
@@ -189,9 +189,8 @@ func TestSingleOneOfManyGetsTheKey(t *testing.T) {
 	st.wantFiles()
 }
 
-// What the killed one left stands in the way of all, and one of them gets the key
-// the first time.
-func TestSingleOneOfManyReplacesTheKilled(t *testing.T) {
+// After the instance was killed, one of many processes gets the key the first time.
+func TestSingleOneOfManyReplacesAKilledInstance(t *testing.T) {
 	st := newStore(t)
 	procs := st.startN(50)
 	for range 5 {
@@ -207,14 +206,14 @@ func TestSingleOneOfManyReplacesTheKilled(t *testing.T) {
 	}
 }
 
-// onlyWinner returns the process whose call to acquire has got the key. The others
-// are told that one runs.
+// onlyWinner returns the process whose Acquire has succeeded. The others must have
+// reported ErrRunning.
 func onlyWinner(t *testing.T, procs []*proc, calls []*pending) (winner *proc) {
 	t.Helper()
 	for n, call := range calls {
 		switch _, err := call.outcome(); {
 		case err == nil && winner != nil:
-			t.Error("a second one has the key")
+			t.Error("a second process has the key")
 		case err == nil:
 			winner = procs[n]
 		default:
@@ -222,15 +221,15 @@ func onlyWinner(t *testing.T, procs []*proc, calls []*pending) (winner *proc) {
 		}
 	}
 	if winner == nil {
-		t.Fatal("nobody has the key")
+		t.Fatal("no process has the key")
 	}
 	return winner
 }
 
 var floodLengths = []int{0, 1, 17, 4096, 65471, 65472, 65473, 100_000, 0, 1000}
 
-// floodMessage is recognisable throughout: who sent it, which one it is, and
-// every byte. Those too short to say so are empty, or one byte.
+// floodMessage returns message n of a sender: a text with both numbers, and then bytes
+// that depend on them. A message that is too short for the text has no byte, or one.
 func floodMessage(sender, n, length int) []byte {
 	m := []byte(fmt.Sprintf("%d/%d:", sender, n))
 	for i := len(m); i < length; i++ {
@@ -255,7 +254,7 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 	for _, call := range calls {
 		call.must()
 	}
-	next := make([]int, len(senders)) // the index of each sender's next message that says what it is
+	next := make([]int, len(senders)) // the index of each sender's next message that has the text
 	skip := func(s int) {
 		for next[s] < len(floodLengths) && floodLengths[next[s]] < 17 {
 			next[s]++
@@ -277,16 +276,16 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 			t.Fatalf("message %d begins with %q", n, m[:17])
 		}
 		if which != next[s] {
-			t.Fatalf("of sender %d comes message %d, want %d", s, which, next[s])
+			t.Fatalf("sender %d: message %d arrives, want %d", s, which, next[s])
 		}
 		if !bytes.Equal(m, floodMessage(s, which, floodLengths[which])) {
-			t.Fatalf("message %d of sender %d has changed on its way: %d bytes, want %d", which, s, len(m), floodLengths[which])
+			t.Fatalf("message %d of sender %d arrives changed: %d bytes, want %d", which, s, len(m), floodLengths[which])
 		}
 		next[s]++
 		skip(s)
 	}
 	if short[0] != 2*len(senders) || short[1] != len(senders) {
-		t.Errorf("short messages: %v, want two of no byte and one of one from each of %d", short, len(senders))
+		t.Errorf("short messages: %v, want from each of %d senders two without a byte and one of one byte", short, len(senders))
 	}
 	if n := app.do(request{Op: "single count", Key: key("app")}).N; n != total {
 		t.Errorf("%d messages, want %d", n, total)
@@ -302,19 +301,19 @@ func TestSingleKilledInstanceIsReplacedAtOnce(t *testing.T) {
 	p.acquire()
 	for round := range 20 {
 		var sent *pending
-		if round%2 == 1 { // also while somebody has the inbox
-			sent = sender.goSend("to the dead")
+		if round%2 == 1 { // also while a sender is attached to the inbox
+			sent = sender.goSend("to the killed instance")
 			st.awaitInbox(1)
 		}
 		next := st.start()
 		p.kill()
 		next.acquire() // the first time
 		if sent != nil {
-			// The dead one has taken nothing of it. The sender looked either while
-			// nobody was the instance, or now that another is: which gets it then.
+			// The killed instance has not taken the message. Either the sender found no
+			// instance in between, or the next instance gets the message.
 			listening := next.listenForMessages()
 			if _, err := sent.outcome(); err == nil {
-				next.wantMessages("to the dead")
+				next.wantMessages("to the killed instance")
 			} else {
 				wantError(t, err, single.ErrNotRunning)
 				next.wantMessages()
@@ -328,32 +327,32 @@ func TestSingleKilledInstanceIsReplacedAtOnce(t *testing.T) {
 	st.wantFilesAfterSweep()
 }
 
-func TestSingleSenderIsToldOfTheDeathOfTheInstance(t *testing.T) {
+func TestSingleSendFailsWhenTheInstanceDies(t *testing.T) {
 	st := newStore(t)
 	app, a, b := st.start(), st.start(), st.start()
 	app.acquire()
-	first := a.goSend("nobody takes this")
+	first := a.goSend("not taken")
 	st.awaitInbox(1)
-	second := b.goSend("nor this, which has not even had its turn")
+	second := b.goSend("waits for its turn")
 	st.awaitSenders(2)
 	app.kill()
 	for _, sent := range []*pending{first, second} {
 		_, err := sent.outcome()
 		wantError(t, err, single.ErrNotRunning)
 	}
-	_, err := a.try(sendRequest("nobody is there"))
+	_, err := a.try(sendRequest("without an instance"))
 	wantError(t, err, single.ErrNotRunning)
 	next := st.start()
 	next.acquire()
 	next.listenForMessages()
 	a.send("hello")
-	next.wantMessages("hello") // and nothing of the others
+	next.wantMessages("hello") // and none of the other messages
 	next.closeInstance()
 	st.wantFilesAfterSweep()
 }
 
-// In the middle of a long message: at least one piece was taken, and there are
-// more to come. Then another instance must not get the rest as a message.
+// If the instance dies in the middle of a long message, the next instance must not get
+// the rest of it as a message.
 func TestSingleInstanceDiesInTheMiddleOfAMessage(t *testing.T) {
 	for _, replaced := range []bool{false, true} {
 		t.Run(fmt.Sprintf("replaced=%v", replaced), func(t *testing.T) {
@@ -401,15 +400,15 @@ func TestSingleSenderDiesInTheMiddleOfAMessage(t *testing.T) {
 	st.wantFilesAfterSweep()
 }
 
-// The piece lies in the box, and its sender died before the unlock that would
-// have told the instance.
-func TestSingleSenderDiesInsideTheInbox(t *testing.T) {
+// The sender has put a piece into the inbox, and dies before the unlock that would have
+// woken the instance.
+func TestSingleSenderDiesHoldingTheInboxLock(t *testing.T) {
 	st := newStore(t)
 	app, dying, other := st.start(), st.start(), st.start()
 	app.acquire()
 	app.listenForMessages()
 	other.send("before")
-	app.wantMessages("before") // so that the instance is at the box, and waits for the next
+	app.wantMessages("before") // so that the instance waits for the next piece
 	inbox := dying.attach(inboxKey)
 	inbox.lock()
 	piece := make([]byte, 40) // state, and from 8 on: message, total, offset, length
@@ -425,8 +424,8 @@ func TestSingleSenderDiesInsideTheInbox(t *testing.T) {
 	st.wantFilesAfterSweep()
 }
 
-// A sender that is stopped keeps its turn. The others wait, for as long as they
-// are willing to, and go on when it does, or when it dies.
+// A stopped sender keeps its turn. Other senders wait, as long as their contexts allow,
+// and go on when the stopped one continues or dies.
 func TestSingleStoppedSenderKeepsItsTurn(t *testing.T) {
 	needStop(t)
 	for _, end := range []string{"continued", "killed"} {
@@ -434,11 +433,11 @@ func TestSingleStoppedSenderKeepsItsTurn(t *testing.T) {
 			st := newStore(t)
 			app, stopped, other, patient := st.start(), st.start(), st.start(), st.start()
 			app.acquire()
-			sent := stopped.goSend("first") // nobody listens yet, so it stays in its turn
+			sent := stopped.goSend("first") // the instance does not listen yet, so the sender keeps its turn
 			st.awaitInbox(1)
 			stopped.stop()
 			listening := app.listenForMessages()
-			app.wantMessages("first") // what lies in the box is taken, though its sender stands still
+			app.wantMessages("first") // the instance takes the piece although its sender is stopped
 
 			_, err := other.try(request{Op: "single send", Key: key("app"), Data: []byte("never"), Timeout: 100 * time.Millisecond})
 			wantError(t, err, context.DeadlineExceeded)
@@ -450,7 +449,7 @@ func TestSingleStoppedSenderKeepsItsTurn(t *testing.T) {
 			_, err = cancelled.outcome()
 			wantError(t, err, context.Canceled)
 			if waiting.done() {
-				t.Error("somebody had a turn that was another's")
+				t.Error("a sender has not waited for its turn")
 			}
 
 			if end == "killed" {
@@ -468,8 +467,8 @@ func TestSingleStoppedSenderKeepsItsTurn(t *testing.T) {
 	}
 }
 
-// An instance that is stopped is alive: its senders wait as long as they want to,
-// and take back what it has not taken.
+// A stopped instance is alive: senders wait as long as their contexts allow, and take
+// back what the instance has not taken.
 func TestSingleStoppedInstance(t *testing.T) {
 	needStop(t)
 	st := newStore(t)
@@ -511,8 +510,8 @@ func TestSingleCancelledInTheMiddleOfAMessage(t *testing.T) {
 	st.wantFiles()
 }
 
-// Close in the middle of a long message: the sender is told, and whoever comes
-// next begins anew.
+// If the instance is closed in the middle of a long message, Send reports it, and the
+// next message is whole.
 func TestSingleCloseInTheMiddleOfAMessage(t *testing.T) {
 	st := newStore(t)
 	app, a := st.start(), st.start()

@@ -15,52 +15,65 @@ import (
 	"qshm/shm/single"
 )
 
-// Processes that do all there is to do, at random, and are killed or stopped at
-// random instants.
+// Workers, which make all calls of the library in random order, and are killed or
+// stopped at random instants.
 
 var (
 	stormKills = flag.Int("storm.kills", 0, "how many processes TestCrashStorm kills; 10000 for a long run")
-	stormSeed  = flag.Uint64("storm.seed", 0, "where the random numbers of the storms begin; 0: anywhere")
+	stormSeed  = flag.Uint64("storm.seed", 0, "the seed of the random numbers of the storms; 0: a random one")
 )
 
 const (
-	stormKey  = "storm" // one process keeps it attached throughout
-	stormSize = 256
-	tallyKey  = "tally" // how many updates each worker has done
-	workers   = 4
+	stormKey     = "storm" // the keeper stays attached to it throughout
+	stormSize    = 256
+	maxStormSize = 20_000  // Grow goes up to it
+	tallyKey     = "tally" // how many updates each worker has done
+	workers      = 4
 )
 
-// A record fills the segment: a number, its complement, and its lowest byte
-// throughout. Only the number counts; the rest shows whether it is torn.
+// A record fills the segment: a number, its complement, the length of the record, and
+// the number's lowest byte throughout. What Grow adds behind a record is zero. Only the
+// number counts; the rest shows whether the record is torn.
+const recordHeader = 24
+
 func record(n uint64, data []byte) {
 	binary.NativeEndian.PutUint64(data, n)
-	for i := 16; i < len(data); i++ {
+	binary.NativeEndian.PutUint64(data[16:], uint64(len(data)))
+	for i := recordHeader; i < len(data); i++ {
 		data[i] = byte(n)
 	}
 	binary.NativeEndian.PutUint64(data[8:], ^n)
 }
 
+// recorded returns the number of the record, and an error if the record is torn, or
+// none is there: Init has made one before any worker could attach. A snapshot can be
+// shorter than the record, if the segment has grown meanwhile.
 func recorded(data []byte) (uint64, error) {
 	n, m := binary.NativeEndian.Uint64(data), binary.NativeEndian.Uint64(data[8:])
-	ok := n == ^m || n == 0 && m == 0
-	for i := 16; i < len(data); i++ {
-		ok = ok && data[i] == byte(n)
+	length := binary.NativeEndian.Uint64(data[16:])
+	ok := n == ^m && length >= stormSize && length <= maxStormSize
+	for i := recordHeader; i < len(data) && ok; i++ {
+		want := byte(n)
+		if uint64(i) >= length {
+			want = 0
+		}
+		ok = data[i] == want
 	}
 	if !ok {
-		return n, fmt.Errorf("torn: %d, %d, % x", n, ^m, data[16:])
+		return n, fmt.Errorf("torn: %d, %d, length %d of %d, % x…", n, ^m, length, len(data), data[recordHeader:min(len(data), 300)])
 	}
 	return n, nil
 }
 
-// add is an update: the caller holds the lock. If the owner before died inside,
-// the number is what it is, and the rest is made to fit.
+// add writes the next record. The caller holds the lock. If the last writer died while
+// it held the lock, add goes on with the number that is there.
 func add(s *shm.Segment, data []byte, tally *atomic.Uint64) error {
 	n, err := recorded(data)
-	if err != nil {
-		if !s.Abandoned() {
-			return fmt.Errorf("and nobody was told: %w", err)
-		}
-		record(n, data)
+	if err != nil && !s.Abandoned() {
+		return fmt.Errorf("and Abandoned is false: %w", err)
+	}
+	if length := binary.NativeEndian.Uint64(data[16:]); length > uint64(len(data)) {
+		return fmt.Errorf("the record has %d bytes, and the segment %d", length, len(data))
 	}
 	record(n+1, data)
 	if tally != nil {
@@ -70,6 +83,23 @@ func add(s *shm.Segment, data []byte, tally *atomic.Uint64) error {
 }
 
 func init() {
+	extra["record"] = func(c *child, _ context.Context, r request, _ *answer) error {
+		return c.segment(r.Handle).Update(func(data []byte) error { record(uint64(r.Off), data); return nil })
+	}
+	// recorded returns the number of the record, and whether Abandoned is true. If it is,
+	// and the record is torn, recorded repairs the record.
+	extra["recorded"] = func(c *child, _ context.Context, r request, a *answer) error {
+		s := c.segment(r.Handle)
+		return s.Update(func(data []byte) error {
+			n, err := recorded(data)
+			a.OK, a.Data = s.Abandoned(), binary.NativeEndian.AppendUint64(nil, n)
+			if a.OK {
+				record(n, data)
+				return nil
+			}
+			return err
+		})
+	}
 	extra["storm"] = func(c *child, _ context.Context, r request, a *answer) error {
 		keep, err := shm.Attach(stormKey)
 		if err != nil {
@@ -99,8 +129,8 @@ func init() {
 }
 
 type stormWorker struct {
-	keep  *shm.Segment // to what somebody keeps
-	seg   *shm.Segment // to what comes and goes
+	keep  *shm.Segment // to the segment that the keeper stays attached to
+	seg   *shm.Segment // to one that workers create, attach to and destroy
 	tally *atomic.Uint64
 	rand  *rand.Rand
 }
@@ -114,12 +144,24 @@ func (w *stormWorker) detach() error {
 	return err
 }
 
-// step does one thing. It returns what must not happen.
+// initialise is what Init does in the storm. It takes its time, so that some processes
+// die in it.
+func (w *stormWorker) initialise(data []byte) error {
+	record(0, data)
+	if w.rand.IntN(4) == 0 {
+		binary.NativeEndian.PutUint64(data, 1) // torn
+		time.Sleep(time.Duration(w.rand.IntN(100)) * time.Microsecond)
+		record(0, data)
+	}
+	return nil
+}
+
+// step makes one call. It returns an error that must not occur.
 func (w *stormWorker) step() (err error) {
 	k := fmt.Sprint("gust ", w.rand.IntN(2))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(w.rand.IntN(2000))*time.Microsecond)
 	defer cancel()
-	op := w.rand.IntN(20)
+	op := w.rand.IntN(24)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("operation %d: %w", op, err)
@@ -129,21 +171,25 @@ func (w *stormWorker) step() (err error) {
 	if w.seg != nil && w.rand.IntN(2) == 0 {
 		s, tally = w.seg, nil
 	}
-	buf := make([]byte, stormSize)
+	options := []shm.Option{shm.Init(w.initialise)}
+	if w.rand.IntN(4) == 0 {
+		options = append(options, shm.ReadOnly())
+	}
+	buf := make([]byte, maxStormSize)
 	switch op {
 	case 0, 1, 2:
 		if w.seg == nil {
-			w.seg, _, err = shm.Open(k, stormSize)
+			w.seg, _, err = shm.Open(k, stormSize, options...)
 		}
 		return err
 	case 3:
 		if w.seg == nil {
-			w.seg, err = shm.Create(k, stormSize)
+			w.seg, err = shm.Create(k, stormSize, options...)
 		}
 		return but(err, shm.ErrExist)
 	case 4:
 		if w.seg == nil {
-			w.seg, err = shm.Attach(k)
+			w.seg, err = shm.Attach(k, options...)
 		}
 		return but(err, shm.ErrNotExist)
 	case 5, 6:
@@ -160,13 +206,12 @@ func (w *stormWorker) step() (err error) {
 		_, err = shm.Stat(k)
 		return but(err, shm.ErrNotExist)
 	case 11:
-		v, _ := s.Wait(ctx, s.Version())
-		_ = v
+		s.Wait(ctx, s.Version())
 		return nil
 	case 12, 13:
-		_, _, err = s.Snapshot(buf)
+		n, _, err := s.Snapshot(buf)
 		if err == nil {
-			_, err = recorded(buf)
+			_, err = recorded(buf[:n])
 		}
 		return but(err, shm.ErrAbandoned)
 	case 14:
@@ -182,19 +227,36 @@ func (w *stormWorker) step() (err error) {
 			err = inst.Close()
 		}
 		return but(err, single.ErrRunning)
+	case 17:
+		err := s.Grow(stormSize + w.rand.IntN(maxStormSize-stormSize))
+		return but(err, shm.ErrNotExist, shm.ErrReadOnly) // removed from its key, or attached so
+	case 18:
+		pair, err := shm.Load[[2]uint64](s, 0)
+		if err == nil && pair[0] != ^pair[1] {
+			err = fmt.Errorf("torn: %x", pair)
+		}
+		return but(err, shm.ErrAbandoned)
+	case 19:
+		even := func(data []byte) bool { return data[0]%2 == 0 }
+		return but(s.UpdateWhen(ctx, even, func(data []byte) error { return add(s, data, tally) }), context.DeadlineExceeded, shm.ErrReadOnly)
 	default:
-		return s.Update(func(data []byte) error { return add(s, data, tally) })
+		return but(s.Update(func(data []byte) error { return add(s, data, tally) }), shm.ErrReadOnly)
 	}
 	if err != nil {
 		return but(err, context.DeadlineExceeded)
 	}
-	return errors.Join(add(s, s.Data(), tally), s.Unlock())
+	if !s.ReadOnly() {
+		err = add(s, s.Data(), tally)
+	} else if _, torn := recorded(s.Data()); torn != nil && !s.Abandoned() {
+		err = torn
+	}
+	return errors.Join(err, s.Unlock())
 }
 
-// but lets some errors pass.
-func but(err error, fine ...error) error {
-	for _, f := range fine {
-		if errors.Is(err, f) {
+// but returns err, or nil if err is one of the expected errors.
+func but(err error, expected ...error) error {
+	for _, e := range expected {
+		if errors.Is(err, e) {
 			return nil
 		}
 	}
@@ -210,10 +272,13 @@ func stormRand(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// stormKeeper starts the process that keeps what the storm must not take away.
+// stormKeeper starts the process that stays attached to the segments that the storm
+// must not destroy.
 func stormKeeper(st *store) (keep, tally *attachment) {
 	keeper := st.start()
-	return keeper.create(stormKey, stormSize), keeper.create(tallyKey, 8*workers)
+	keep, tally = keeper.create(stormKey, stormSize), keeper.create(tallyKey, 8*workers)
+	keep.do(request{Op: "record"})
+	return keep, tally
 }
 
 func blow(p *proc, worker int, rnd *rand.Rand) *pending {
@@ -231,7 +296,7 @@ func TestCrashStorm(t *testing.T) {
 	rnd := stormRand(t)
 	st := newStore(t)
 	keep, tally := stormKeeper(st)
-	looker := st.start()
+	observer := st.start()
 	for killed := 0; killed < kills && !t.Failed(); {
 		procs := st.startN(workers)
 		var calls []*pending
@@ -239,70 +304,51 @@ func TestCrashStorm(t *testing.T) {
 			calls = append(calls, blow(p, i, rnd))
 		}
 		for _, i := range rnd.Perm(workers) {
-			time.Sleep(time.Duration(rnd.IntN(4000)) * time.Microsecond) // any instant will do
+			time.Sleep(time.Duration(rnd.IntN(4000)) * time.Microsecond)
 			procs[i].kill()
 			killed++
 			if _, err := calls[i].outcome(); !errors.Is(err, errEnded) {
 				t.Errorf("worker: %v", err)
 			}
 		}
-		afterTheStorm(t, st, keep, tally, looker, killed)
+		afterTheStorm(t, st, keep, tally, observer, killed)
 	}
 }
 
-// afterTheStorm: all workers are dead, and it must look as if they had detached.
-func afterTheStorm(t *testing.T, st *store, keep, tally *attachment, looker *proc, killed int) {
+// afterTheStorm checks that all is as if the workers, which have all died, had detached.
+func afterTheStorm(t *testing.T, st *store, keep, tally *attachment, observer *proc, killed int) {
 	t.Helper()
-	wantPIDs(t, looker.stat(stormKey), keep.p)
-	keep.lock()
-	abandoned := keep.abandoned()
-	n, err := recorded([]byte(keep.peek(0, stormSize)))
-	if err != nil && !abandoned {
-		t.Errorf("nobody was told: %v", err)
-	}
-	if err != nil {
-		b := make([]byte, stormSize)
-		record(n, b)
-		keep.poke(0, string(b))
-	}
-	keep.unlock()
+	wantPIDs(t, observer.stat(stormKey), keep.p)
+	n := binary.NativeEndian.Uint64(keep.do(request{Op: "recorded"}).Data)
 	var done uint64
 	for i := range workers {
 		done += binary.NativeEndian.Uint64([]byte(tally.peek(8*int64(i), 8)))
 	}
-	// Each death may have come between the update and its count.
+	// A process may have died between its update and its tally.
 	if n < done || n > done+uint64(killed) {
-		t.Errorf("the counter says %d, the workers did %d, and %d died", n, done, killed)
+		t.Errorf("the counter is %d, the workers did %d updates, and %d died", n, done, killed)
 	}
-	// The next call, whichever it is, works the first time.
+	// The next call works the first time, whichever it is.
 	for i, k := range []string{"gust 0", "gust 1"} {
 		if (killed/workers+i)%2 == 0 {
-			s := looker.create(k, 16)
+			s := observer.create(k, 16)
 			if got := s.peek(0, 16); got != string(make([]byte, 16)) {
-				t.Errorf("new memory holds %q", got)
+				t.Errorf("new memory contains %q", got)
 			}
 			if !s.tryLock() {
 				t.Error("a new lock is taken")
 			}
 			s.detach()
-		} else if _, err := looker.tryAttach(k); !errors.Is(err, shm.ErrNotExist) {
-			t.Errorf("attach to what nobody has: %v", err)
+		} else if _, err := observer.tryAttach(k); !errors.Is(err, shm.ErrNotExist) {
+			t.Errorf("attach to a segment of dead processes: %v", err)
 		}
 	}
-	looker.sweep()
-	segments := 0
-	for _, name := range st.files() {
-		if name[0] != '.' {
-			segments++
-		}
-	}
-	if files := st.files(); segments != 2 || len(files) != 3 {
-		t.Errorf("left: %q", files)
-	}
+	observer.sweep()
+	st.wantFiles(stormKey, tallyKey)
 }
 
-// Stopped and continued at random instants, nobody is taken for dead, and nothing
-// is lost.
+// Workers that are stopped and continued at random instants never count as dead, and no
+// update is lost.
 func TestStopStorm(t *testing.T) {
 	needStop(t)
 	stops := 200
@@ -333,9 +379,8 @@ func TestStopStorm(t *testing.T) {
 			t.Error(n.Error)
 		}
 	}
-	afterTheStorm(t, st, keep, tally, st.start(), 0)
-	if keep.lock(); keep.abandoned() {
-		t.Error("a stopped owner was taken for dead")
+	if keep.do(request{Op: "recorded"}).OK {
+		t.Error("a stopped owner counted as dead")
 	}
-	keep.unlock()
+	afterTheStorm(t, st, keep, tally, st.start(), 0)
 }

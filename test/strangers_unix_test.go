@@ -3,6 +3,7 @@
 package test
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,19 +11,18 @@ import (
 	"testing"
 	"time"
 
-	"qshm/lockfile"
 	"qshm/shm"
 )
 
-// What others do to a store: taking it away, closing it, and putting strange
-// things under our names.
+// What other programs and users do to a store: they empty it, close it, and put other
+// things under the names of segments.
 
-// A store that is emptied, or removed, takes the segments from those who come;
-// who has them keeps the memory, and goes on without a fault.
-func TestStoreIsTakenAway(t *testing.T) {
-	for _, taken := range []struct {
+// If a store is emptied or removed, attached processes keep the memory and the lock,
+// and a later call makes a new segment.
+func TestStoreIsEmptiedOrRemoved(t *testing.T) {
+	for _, loss := range []struct {
 		name string
-		by   func(t *testing.T, dir string)
+		of   func(t *testing.T, dir string)
 	}{
 		{"emptied", func(t *testing.T, dir string) {
 			entries, err := os.ReadDir(dir)
@@ -39,19 +39,22 @@ func TestStoreIsTakenAway(t *testing.T) {
 			os.Mkdir(dir, 0o700)
 		}},
 	} {
-		t.Run(taken.name, func(t *testing.T) {
+		t.Run(loss.name, func(t *testing.T) {
 			st := newStoreIn(t, filepath.Join(sharedTemp(t), "store"))
 			a, b := st.start(), st.start()
 			mine, theirs := a.create("k", 64), b.attach("k")
 			mine.lock()
-			taken.by(t, st.dir)
+			loss.of(t, st.dir)
+			if theirs.tryLock() {
+				t.Error("two attachments hold the lock")
+			}
 			mine.poke(0, "kept")
 			mine.unlock()
 			if got := theirs.read(0, 4); got != "kept" {
 				t.Errorf("read %q", got)
 			}
-			// The key is free. What is made anew is another segment, also for those
-			// who have the old one.
+			// The key is free. A new segment is another one, also for the processes that
+			// are attached to the old one.
 			fresh := b.create("k", 32)
 			if got := fresh.peek(0, 4); got == "kept" {
 				t.Error("the new segment is the old one")
@@ -63,7 +66,7 @@ func TestStoreIsTakenAway(t *testing.T) {
 			wantPIDs(t, st.start().stat("k"), a, b)
 			mine.detach()
 			theirs.detach()
-			wantPIDs(t, a.stat("k"), a, b) // the end of the old one is not the new one's
+			wantPIDs(t, a.stat("k"), a, b) // the old segment is destroyed, and not the new one
 			fresh.detach()
 			third.detach()
 			st.wantFiles()
@@ -71,31 +74,10 @@ func TestStoreIsTakenAway(t *testing.T) {
 	}
 }
 
-// If only the sign of life of a process is taken away, others take it for dead.
-// Its end must then not be the end of somebody else's attachment.
-func TestPresenceIsTakenAway(t *testing.T) {
-	st := newStore(t)
-	a, b, c := st.start(), st.start(), st.start()
-	mine := a.create("k", 64, opts{Max: 2})
-	var presence string
-	for _, name := range st.files() {
-		if _, ok := lockfile.PresenceToken(name); ok {
-			presence = name
-		}
-	}
-	b.attach("k")
-	if err := os.Remove(filepath.Join(st.dir, presence)); err != nil {
-		t.Fatal(err)
-	}
-	c.attach("k") // in the place of the first
-	mine.detach()
-	wantPIDs(t, c.stat("k"), b, c)
-}
-
 func needNoRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() == 0 {
-		t.Skip("root may do everything; the test with another user shows it")
+		t.Skip("root may do everything; TestAnotherUser tests the same")
 	}
 }
 
@@ -113,9 +95,9 @@ func TestStoreThatMayNotBeWritten(t *testing.T) {
 	wantError(t, err, shm.ErrNotExist)
 }
 
-// Nothing that is not recognisably ours is opened in a way that hurts, waited
-// for, followed or removed, whatever its name.
-func TestStrangeThingsUnderOurNames(t *testing.T) {
+// A file that is not a segment is never changed, followed, waited for or removed, even
+// under the name of a segment.
+func TestForeignFilesUnderSegmentNames(t *testing.T) {
 	for _, thing := range []struct {
 		name string
 		make func(t *testing.T, path string)
@@ -150,23 +132,20 @@ func TestStrangeThingsUnderOurNames(t *testing.T) {
 		{"symlink to itself", func(t *testing.T, path string) { must(t, os.Symlink(path, path)) }},
 		{"device", func(t *testing.T, path string) {
 			if err := mknod(path); err != nil {
-				t.Skipf("no device nodes for us here: %v", err)
+				t.Skipf("no permission to make device nodes: %v", err)
 			}
 		}},
-		{"text", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("somebody's notes"), 0o600)) }},
+		{"text", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("a user's notes"), 0o600)) }},
+		{"one byte", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte{0}, 0o600)) }},
+		{"many zeros", func(t *testing.T, path string) { must(t, os.WriteFile(path, make([]byte, 4097), 0o600)) }},
 		{"large text", func(t *testing.T, path string) {
-			must(t, os.WriteFile(path, []byte(strings.Repeat("somebody's notes", 1000)), 0o600))
+			must(t, os.WriteFile(path, []byte(strings.Repeat("a user's notes", 1000)), 0o600))
 		}},
-		{"file of a newer format", func(t *testing.T, path string) {
-			b := make([]byte, 8192)
-			copy(b, "\x00qshm\r\n\x1a")
-			b[8], b[9], b[10], b[11] = 4, 3, 2, 1 // little-endian; else of the other byte order, which is refused too
-			b[12] = 99
-			must(t, os.WriteFile(path, b, 0o600))
-		}},
+		{"file of a newer format", func(t *testing.T, path string) { writeFormat(t, path, 99) }},
+		{"file of format 1", func(t *testing.T, path string) { writeFormat(t, path, 1) }},
 	} {
 		t.Run(strings.ReplaceAll(thing.name, " ", "-"), func(t *testing.T) {
-			st := &store{t, sharedTemp(t)} // what is not ours stays
+			st := &store{t, sharedTemp(t)} // not newStore: the file stays
 			thing.make(t, st.path("k"))
 			before, err := os.Lstat(st.path("k"))
 			must(t, err)
@@ -192,32 +171,26 @@ func TestStrangeThingsUnderOurNames(t *testing.T) {
 			if n := len(p.list()); n != 0 {
 				t.Errorf("%d listed", n)
 			}
-			p.create("other", 64).detach() // others are not disturbed
+			p.create("other", 64).detach() // other keys are not concerned
 			after, err := os.Lstat(st.path("k"))
 			if err != nil || !os.SameFile(before, after) || before.Size() != after.Size() || !before.ModTime().Equal(after.ModTime()) {
-				t.Errorf("it was touched: %v, %v", after, err)
+				t.Errorf("the file was changed: %v, %v", after, err)
 			}
 		})
 	}
 }
 
-// The same under the names of signs of life.
-func TestStrangeThingsUnderPresenceNames(t *testing.T) {
-	st := &store{t, sharedTemp(t)}
-	target := filepath.Join(t.TempDir(), "target")
-	must(t, os.WriteFile(target, []byte("x"), 0o600))
-	must(t, os.Mkdir(filepath.Join(st.dir, ".live.00000000000000aa"), 0o700))
-	must(t, os.Symlink(target, filepath.Join(st.dir, ".live.00000000000000bb")))
-	must(t, syscall.Mkfifo(filepath.Join(st.dir, ".live.00000000000000cc"), 0o600))
-	p := st.start()
-	p.sweep()
-	p.create("k", 64).detach()
-	if _, err := os.Stat(target); err != nil {
-		t.Error(err)
-	}
+// writeFormat writes a file that begins like a segment of another format.
+func writeFormat(t *testing.T, path string, format uint32) {
+	t.Helper()
+	b := make([]byte, 8192)
+	copy(b, "\x00qshm\r\n\x1a")
+	binary.NativeEndian.PutUint32(b[8:], 0x01020304)
+	binary.NativeEndian.PutUint32(b[12:], format)
+	must(t, os.WriteFile(path, b, 0o600))
 }
 
-// The time of day is shown, and nothing depends on it.
+// Nothing depends on the time of day.
 func TestFilesFromAnotherTime(t *testing.T) {
 	for name, when := range map[string]time.Time{"past": time.Unix(1, 0), "future": time.Now().AddDate(50, 0, 0)} {
 		t.Run(name, func(t *testing.T) {
@@ -238,12 +211,12 @@ func TestFilesFromAnotherTime(t *testing.T) {
 	}
 }
 
-// Another user may neither get in nor disturb, and says so.
+// Another user can attach, and delay others, only as far as the permissions allow.
 func TestAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can be another user")
 	}
-	dir, err := os.MkdirTemp("/tmp", "qshm-test-") // where the other user can reach it
+	dir, err := os.MkdirTemp("/tmp", "qshm-test-") // which the other user can reach
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	must(t, os.Chmod(dir, 0o755))
@@ -256,7 +229,7 @@ func TestAnotherUser(t *testing.T) {
 		t.Skip("setpriv is not installed")
 	}
 
-	t.Run("a store that is closed", func(t *testing.T) {
+	t.Run("a store of mode 0700", func(t *testing.T) {
 		st := newStoreIn(t, filepath.Join(dir, "closed"))
 		a := st.start()
 		a.create("k", 64)
@@ -268,26 +241,26 @@ func TestAnotherUser(t *testing.T) {
 		_, err = b.tryStat("k")
 		wantError(t, err, shm.ErrPermission)
 	})
-	t.Run("a segment that is about to be opened", func(t *testing.T) {
+	t.Run("a segment whose creator has not set its permissions yet", func(t *testing.T) {
 		st := newStoreIn(t, filepath.Join(dir, "opening"))
 		must(t, os.Mkdir(st.dir, 0o700))
 		must(t, os.Chmod(st.dir, 0o1777))
 		b := start(st)
-		// Its creator has not come to change the permissions. Then it gives up.
+		// The creator has not changed the permissions yet, and then gives up.
 		must(t, os.WriteFile(st.path("k"), nil, 0o600))
 		call := b.begin(request{Op: "open", Key: key("k"), N: 64})
-		time.Sleep(50 * time.Millisecond) // until it has met the file: most often
+		time.Sleep(50 * time.Millisecond) // until Open has found the file, most often
 		must(t, os.Remove(st.path("k")))
 		call.must()
 		b.exit()
-		// Whoever has met it, and then looks again, may find that it has gone.
+		// The file may disappear between two looks of a process.
 		c := start(st)
 		over, coming := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(coming)
 			for path := st.path("going"); ; {
 				if os.WriteFile(path, nil, 0o600) != nil || os.Remove(path) != nil {
-					t.Error("a file does not come and go")
+					t.Error("the file cannot be made or removed")
 					return
 				}
 				select {
@@ -305,12 +278,12 @@ func TestAnotherUser(t *testing.T) {
 		}
 		close(over)
 		<-coming
-		// This one has died there.
+		// The creator has died there.
 		must(t, os.WriteFile(st.path("dead"), nil, 0o600))
 		_, err := start(st).tryAttach("dead")
 		wantError(t, err, shm.ErrPermission)
 	})
-	t.Run("a segment that is closed in a store that is open", func(t *testing.T) {
+	t.Run("a private segment in a public store", func(t *testing.T) {
 		st := newStoreIn(t, filepath.Join(dir, "open"))
 		must(t, os.Mkdir(st.dir, 0o700))
 		must(t, os.Chmod(st.dir, 0o1777))
@@ -326,13 +299,13 @@ func TestAnotherUser(t *testing.T) {
 		if list := b.list(); len(list) != 1 || list[0].Status != shm.StatusUnknown {
 			t.Errorf("listed: %+v", list)
 		}
-		theirs := b.create("theirs", 64) // what is the other user's own works
+		theirs := b.create("theirs", 64) // the other user's own segments work
 		wantPIDs(t, a.stat("theirs"), b)
 		theirs.detach()
 		wantPIDs(t, a.stat("k"), a)
 		mine.detach()
 	})
-	t.Run("a segment that is shared", func(t *testing.T) {
+	t.Run("a segment that all users may write", func(t *testing.T) {
 		st := newStoreIn(t, filepath.Join(dir, "shared"))
 		must(t, os.Mkdir(st.dir, 0o700))
 		must(t, os.Chmod(st.dir, 0o777))
@@ -346,22 +319,15 @@ func TestAnotherUser(t *testing.T) {
 		b.kill()
 		mine.lock()
 		if !mine.abandoned() {
-			t.Error("not told of the other user's death")
+			t.Error("Abandoned is false after the death of the other user's process")
 		}
 		wantPIDs(t, a.stat("k"), a)
 		c := start(st)
 		theirs = c.attach("k")
-		mine.detach() // root leaves, the other user is the last
+		mine.detach() // the other user's process is the last
 		theirs.detach()
 		st.wantFilesAfterSweep()
 	})
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func copyFile(from, to string) error {

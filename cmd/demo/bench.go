@@ -19,32 +19,36 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
 
-// This file measures on this machine what the library costs, beside what one
-// would take instead: a lock of the kernel, a pipe, a Unix socket.
+// Measuring on this machine what the library costs, beside the alternatives: a lock of
+// the kernel, a pipe, a Unix socket.
 
 const benchHelp = `Measure what shared memory costs on this machine, in about ten seconds, beside a
 file lock (flock), a pipe and a Unix socket.
 
-  lock and unlock    nobody else wants it
-  round trip         8 bytes to a second process, which is woken, and back
-  hand over 64 KiB   to a second process that reads it and says so
+  lock and unlock    without another process that wants the lock
+  round trip         8 bytes to a second process that sleeps, and back
+  hand over 64 KiB   to a second process that reads them and answers
   snapshot of 4 KiB  a consistent copy, without the lock
   attach and detach  by a process that is attached already
-  create and destroy 64 KiB, with its memory allocated
+  create and destroy 64 KiB, with the memory allocated
 
-The median is what half of all calls need at most; p99 what 99 of 100 need at most.
-Very short calls are measured many at a time. The machine should be idle.
+Half of all calls take the median or less, 99 of 100 take p99 or less. Very
+short calls are measured many at a time. The machine should be idle.
 
 --json prints an array of objects: what and by (as in the table), calls, and
 median_ns, p99_ns, calls_per_second.`
 
+const benchExamples = `  demo bench
+  demo bench --each 3 --json > figures.json`
+
 func newBench() *cobra.Command {
 	var (
 		asJSON bool
-		each   time.Duration
+		each   = units.Duration(900 * time.Millisecond)
 	)
 	cmd := &cobra.Command{
 		Use:               "bench",
@@ -53,6 +57,7 @@ func newBench() *cobra.Command {
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			each := time.Duration(each)
 			if each < time.Millisecond || each > time.Hour {
 				return usageError{fmt.Errorf("--each %v: want 1ms to 1h", each), cmd.CommandPath()}
 			}
@@ -66,10 +71,9 @@ func newBench() *cobra.Command {
 			return printBench(cmd.OutOrStdout(), results)
 		},
 	}
-	cmd.Flags().SortFlags = false
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().DurationVar(&each, "each", 900*time.Millisecond, "for how long to measure each figure, a `TIME` such as 1s")
-	return cmd
+	cmd.Flags().Var(&each, "each", "measure each figure for TIME: seconds, or 500ms, 1m")
+	return withHelp(cmd, benchExamples, exitPermission, exitNoSpace)
 }
 
 // benchResult is one line of the table. benchHelp documents its JSON.
@@ -82,11 +86,11 @@ type benchResult struct {
 	Rate   float64 `json:"calls_per_second"`
 }
 
-// benchCase is something to measure. prepare returns what is measured, and what
-// cleans up after.
+// benchCase is one figure. prepare returns the call to measure, and a function that
+// cleans up.
 type benchCase struct {
 	what, by string
-	batch    int // how many calls are measured as one, where one is too short
+	batch    int // how many calls are measured as one, if one is too short
 	prepare  func(b *bench) (call func() error, end func(), err error)
 }
 
@@ -135,7 +139,7 @@ var benchCases = []benchCase{
 	}},
 }
 
-// bench is what the cases share.
+// bench is the state that the cases share.
 type bench struct {
 	ctx context.Context
 	dir string
@@ -144,7 +148,7 @@ type bench struct {
 }
 
 func runBench(cmd *cobra.Command, each time.Duration) ([]benchResult, error) {
-	// Beside the store that would be used, so that the memory is of the same kind.
+	// On the file system of the usual store, so that the memory is of the same kind.
 	b := &bench{ctx: cmd.Context()}
 	dir, err := benchStore()
 	if err != nil {
@@ -165,15 +169,15 @@ func runBench(cmd *cobra.Command, each time.Duration) ([]benchResult, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s, %s: %w", c.what, c.by, err)
 		}
-		if r.Calls > 0 { // not everything is there on each system
+		if r.Calls > 0 { // some systems lack flock or Unix sockets
 			results = append(results, r)
 		}
 	}
 	return results, nil
 }
 
-// benchStore makes a store of the benchmark's own: in the one that --store or
-// the environment names, else where the user's own would be.
+// benchStore makes a store for the benchmark: in the one that --store or the
+// environment names, else beside the user's own.
 func benchStore() (string, error) {
 	parent := store
 	if parent == "" {
@@ -191,15 +195,15 @@ func benchStore() (string, error) {
 	return os.MkdirTemp("", "qshm-bench-")
 }
 
-// measure calls for a while.
+// measure measures one case for a while.
 func (b *bench) measure(c benchCase, each time.Duration) (benchResult, error) {
 	r := benchResult{What: c.what, By: c.by}
 	call, end, err := c.prepare(b)
-	if err != nil || call == nil {
-		return r, err
-	}
 	if end != nil {
 		defer end()
+	}
+	if err != nil || call == nil {
+		return r, err
 	}
 	var times durations
 	start := time.Now()
@@ -224,8 +228,8 @@ func (b *bench) measure(c benchCase, each time.Duration) (benchResult, error) {
 	return r, nil
 }
 
-// durations counts times in classes that are 2% apart, so that any number of
-// them takes the same room.
+// durations counts times in classes that are 2% apart, so that it needs the same
+// memory for any number of them.
 type durations struct {
 	n       int
 	classes [2048]int
@@ -254,118 +258,86 @@ func classOf(t time.Duration) int {
 
 func classTime(class int) float64 { return math.Pow(classWidth, float64(class)+0.5) }
 
-// The second process.
-
-// startPeer starts a process that answers by one of the three ways.
-func (b *bench) startPeer(way string, size int) (*exec.Cmd, error) {
+// withPeer makes the second process, which answers in one of the three ways and ends
+// with its input. connect starts it and returns the call to measure.
+func (b *bench) withPeer(way string, size int, connect func(peer *exec.Cmd, in io.Writer) (func() error, error)) (call func() error, end func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	cmd := exec.Command(self, "bench-peer", way, strconv.Itoa(size), "--store", b.dir)
-	cmd.Stderr = os.Stderr
-	return cmd, nil
-}
-
-func stop(cmd *exec.Cmd) func() {
-	return func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	}
-}
-
-// turn stands at the end of the segment: even is the first process's, odd the
-// second's.
-func turn(data []byte) uint64 { return binary.NativeEndian.Uint64(data[benchSize:]) }
-
-// take waits for the turn to have a parity, calls fn, and passes the turn on.
-func take(ctx context.Context, seg *shm.Segment, parity uint64, fn func(data []byte)) error {
-	for {
-		version, mine := seg.Version(), false
-		err := seg.View(func(data []byte) error { mine = turn(data)%2 == parity; return nil })
-		if err != nil {
-			return err
-		}
-		if !mine {
-			if _, err := seg.Wait(ctx, version); err != nil {
-				return err
-			}
-			continue
-		}
-		return seg.Update(func(data []byte) error {
-			fn(data)
-			binary.NativeEndian.PutUint64(data[benchSize:], turn(data)+1)
-			return nil
-		})
-	}
-}
-
-func (b *bench) bySegment(size int) (func() error, func(), error) {
-	cmd, err := b.startPeer("segment", size)
+	peer := exec.Command(self, "bench-peer", way, strconv.Itoa(size), "--store", b.dir)
+	peer.Stderr = os.Stderr
+	in, err := peer.StdinPipe()
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
+	call, err = connect(peer, in)
+	end = func() {
+		in.Close()
+		if peer.Process != nil {
+			peer.Wait()
+		}
 	}
+	for range 2 { // so that the process has started: see bySegment
+		if err == nil && call != nil {
+			err = call()
+		}
+	}
+	return call, end, err
+}
+
+// turn returns the number of the turn, which is at the end of the segment: even turns
+// are the first process's, odd ones the second's.
+func turn(data []byte) uint64 { return binary.NativeEndian.Uint64(data[benchSize:]) }
+
+// takeTurn waits until the number of the turn has a parity, calls fn, and passes the
+// turn on.
+func takeTurn(ctx context.Context, seg *shm.Segment, parity uint64, fn func(data []byte)) error {
+	ready := func(data []byte) bool { return turn(data)%2 == parity }
+	return seg.UpdateWhen(ctx, ready, func(data []byte) error {
+		fn(data)
+		binary.NativeEndian.PutUint64(data[benchSize:], turn(data)+1)
+		return nil
+	})
+}
+
+// bySegment hands over through shared memory. A call waits for the answer to the call
+// before.
+func (b *bench) bySegment(size int) (func() error, func(), error) {
 	message := make([]byte, size)
-	call := func() error {
-		if err := take(b.ctx, b.seg, 0, func(data []byte) { copy(data, message) }); err != nil {
-			return err
-		}
-		for { // until it has answered
-			version, back := b.seg.Version(), false
-			b.seg.View(func(data []byte) error { back = turn(data)%2 == 0; return nil })
-			if back {
-				return nil
-			}
-			if _, err := b.seg.Wait(b.ctx, version); err != nil {
-				return err
-			}
-		}
-	}
-	return call, stop(cmd), call() // once, so that the process has started
+	return b.withPeer("segment", size, func(peer *exec.Cmd, _ io.Writer) (func() error, error) {
+		return func() error {
+			return takeTurn(b.ctx, b.seg, 0, func(data []byte) { copy(data, message) })
+		}, peer.Start()
+	})
 }
 
 func (b *bench) byPipe(size int) (func() error, func(), error) {
-	cmd, err := b.startPeer("pipe", size)
-	if err != nil {
-		return nil, nil, err
-	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	call := exchange(in, out, size)
-	return call, stop(cmd), call()
+	return b.withPeer("pipe", size, func(peer *exec.Cmd, in io.Writer) (func() error, error) {
+		out, err := peer.StdoutPipe()
+		if err != nil {
+			return nil, err
+		}
+		return exchange(in, out, size), peer.Start()
+	})
 }
 
 func (b *bench) bySocket(size int) (func() error, func(), error) {
-	cmd, err := b.startPeer("socket", size)
-	if err != nil {
-		return nil, nil, err
-	}
-	listener, err := net.Listen("unix", socketPath(b.dir))
-	if err != nil {
-		return nil, nil, nil // none here
-	}
-	defer listener.Close()
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	conn, err := listener.Accept()
-	if err != nil {
-		return nil, nil, err
-	}
-	call := exchange(conn, conn, size)
-	return call, func() { conn.Close(); stop(cmd)() }, call()
+	return b.withPeer("socket", size, func(peer *exec.Cmd, _ io.Writer) (func() error, error) {
+		listener, err := net.Listen("unix", socketPath(b.dir))
+		if err != nil {
+			return nil, nil // this system has none
+		}
+		defer listener.Close()
+		if err := peer.Start(); err != nil {
+			return nil, err
+		}
+		conn, err := listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		return exchange(conn, conn, size), nil
+	})
 }
 
 func socketPath(dir string) string { return filepath.Join(dir, "socket") }
@@ -402,17 +374,27 @@ func newBenchPeer() *cobra.Command {
 				return err
 			}
 			buf := make([]byte, size)
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer cancel()
+			if args[0] != "pipe" {
+				go func() {
+					io.Copy(io.Discard, os.Stdin)
+					cancel()
+				}()
+			}
 			if args[0] == "segment" {
 				seg, err := shm.Attach(benchKey, storeOptions()...)
 				if err != nil {
 					return err
 				}
 				defer seg.Close()
-				for {
-					if err := take(cmd.Context(), seg, 1, func(data []byte) { copy(buf, data) }); err != nil {
-						return err
-					}
+				for err == nil {
+					err = takeTurn(ctx, seg, 1, func(data []byte) { copy(buf, data) })
 				}
+				if ctx.Err() != nil {
+					return nil // the first process has ended
+				}
+				return err
 			}
 			in, out := io.Reader(os.Stdin), io.Writer(os.Stdout)
 			if args[0] == "socket" {
@@ -420,11 +402,12 @@ func newBenchPeer() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				context.AfterFunc(ctx, func() { conn.Close() })
 				in, out = conn, conn
 			}
 			for {
 				if _, err := io.ReadFull(in, buf); err != nil {
-					return nil // the other has ended
+					return nil // the first process has ended
 				}
 				if _, err := out.Write(buf[:answerSize(size)]); err != nil {
 					return nil
@@ -433,8 +416,6 @@ func newBenchPeer() *cobra.Command {
 		},
 	}
 }
-
-// Showing.
 
 func printBench(w io.Writer, results []benchResult) error {
 	var b strings.Builder
@@ -466,7 +447,7 @@ func niceTime(ns float64) string {
 	return fmt.Sprintf("%.3g ms", ns/1e6)
 }
 
-// progress is a bar on a terminal, and nothing elsewhere.
+// progress is a bar, shown only on a terminal.
 type progress struct {
 	out        *bufio.Writer
 	done, all  int

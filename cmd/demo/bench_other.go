@@ -2,5 +2,5 @@
 
 package main
 
-// prepareFlock measures nothing: there is no flock here.
+// prepareFlock measures nothing: this system has no flock.
 func prepareFlock(*bench) (func() error, func(), error) { return nil, nil, nil }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepareFlock is a lock of the kernel, on a file that stays open.
+// prepareFlock measures a lock of the kernel, on a file that stays open.
 func prepareFlock(b *bench) (func() error, func(), error) {
 	file, err := os.Create(filepath.Join(b.dir, "flock"))
 	if err != nil {

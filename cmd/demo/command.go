@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// This file runs another program, for lock and single.
+// Running another program, for lock and single.
 
-// keyAndCommand takes KEY -- COMMAND ARG... apart.
+// keyAndCommand checks arguments of the form KEY -- COMMAND ARG...
 func keyAndCommand(cmd *cobra.Command, args []string) error {
 	usage := func(text string) error { return usageError{errors.New(text), cmd.CommandPath()} }
 	switch dash := cmd.ArgsLenAtDash(); {
@@ -30,14 +30,14 @@ func keyAndCommand(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// runCommand runs a program with our input and output to its end, passing
-// signals on, and returns what we shall exit with: its code, or 128 and the
-// signal that ended it.
+// runCommand runs a program to its end with the input and output of this process,
+// and passes signals on. It returns a codeError with the program's exit code, or 128
+// and the signal that ended the program.
 func runCommand(name string, args, env []string) error {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), env...)
 	err := runToEnd(cmd, func(s os.Signal) bool {
-		// Ctrl-C reaches the command from the terminal, as it does us.
+		// Ctrl-C reaches the program from the terminal, as it reaches this process.
 		return s != os.Interrupt || !isTerminal(os.Stdin)
 	})
 	var exit *exec.ExitError
@@ -50,7 +50,7 @@ func runCommand(name string, args, env []string) error {
 	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
 		return codeError{codeNoCommand, fmt.Sprintf("%s: there is no such command", name)}
 	default:
-		return codeError{codeCannotRun, fmt.Sprintf("%s: cannot be run: %v", name, errors.Unwrap(err))}
+		return codeError{codeCannotRun, fmt.Sprintf("%s cannot be run: %v", name, errors.Unwrap(err))}
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return codeError{codeSignal + int(status.Signal()), ""}
@@ -58,16 +58,16 @@ func runCommand(name string, args, env []string) error {
 	return codeError{exit.ExitCode(), ""}
 }
 
-// runToEnd runs cmd with our input and output to its end, and passes on those
-// signals that pass wants.
+// runToEnd runs cmd to its end with the input and output of this process, and passes
+// on the signals that pass accepts.
 func runToEnd(cmd *exec.Cmd, pass func(os.Signal) bool) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	// If we are killed, a lock of ours is free, and nobody looks after the
-	// terminal, so cmd must not go on. The system ties that to the thread that
-	// has started it.
+	// If this process is killed, its lock becomes free and its terminal is left
+	// alone, so cmd must end. Linux sends the signal when the thread ends that
+	// started cmd.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	endWithUs(cmd)
+	endWithParent(cmd)
 
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// endWithUs sees to it that the command is asked to end if we are killed.
-func endWithUs(cmd *exec.Cmd) {
+// endWithParent makes the kernel send cmd a SIGTERM if this process is killed.
+func endWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 }

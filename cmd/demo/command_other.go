@@ -4,6 +4,6 @@ package main
 
 import "os/exec"
 
-// endWithUs does nothing: a command that we have started outlives us if we are
+// endWithParent does nothing: on this system a command goes on if this process is
 // killed.
-func endWithUs(*exec.Cmd) {}
+func endWithParent(*exec.Cmd) {}

@@ -8,20 +8,29 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/units"
+	"qshm/keymap"
 	"qshm/shm"
 )
 
-// This file offers the shell the keys there are.
+// Completion in the shell: the keys that have a segment.
 
-// completeKey completes the one key that a command is about.
-func completeKey(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+const (
+	noFiles = cobra.ShellCompDirectiveNoFileComp
+	byShell = cobra.ShellCompDirectiveDefault // what the shell completes in commands
+)
+
+// completeKey completes one key. What to do after that, the caller says.
+func completeKey(after cobra.ShellCompDirective) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, after
+		}
+		return completeKeys(cmd, args, typed)
 	}
-	return completeKeys(cmd, args, typed)
 }
 
-// completeKeys completes one key after the other.
+// completeKeys completes any number of keys.
 func completeKeys(_ *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	infos, err := shm.List(storeOptions()...)
 	if err != nil {
@@ -29,28 +38,38 @@ func completeKeys(_ *cobra.Command, args []string, typed string) ([]cobra.Comple
 	}
 	var keys []cobra.Completion
 	for _, info := range infos {
-		key := info.Key
-		if key == "" || !strings.HasPrefix(key, typed) || slices.Contains(args, key) || strings.ContainsFunc(key, unicode.IsControl) {
-			continue
+		if key := info.Key; wholeKey(info) && strings.HasPrefix(key, typed) && !slices.Contains(args, key) && !strings.ContainsFunc(key, unicode.IsControl) {
+			keys = append(keys, cobra.CompletionWithDesc(key, fmt.Sprintf("%s, %d attached", units.Count(info.Size, "byte"), info.Attached)))
 		}
-		keys = append(keys, cobra.CompletionWithDesc(key, fmt.Sprintf("%d bytes, %d attached", info.Size, info.Attached)))
 	}
-	return keys, cobra.ShellCompDirectiveNoFileComp
+	return keys, noFiles
 }
 
-// completeKeyAndCommand completes a key, and after -- what the shell does.
-func completeKeyAndCommand(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveDefault
-	}
-	return completeKeys(cmd, args, typed)
-}
+// wholeKey reports whether info has the key of the segment: it has the first 256
+// bytes of a longer one, and none if the creator died before it wrote the key.
+func wholeKey(info shm.Info) bool { return info.Key != "" && keymap.Name(info.Key) == info.Name }
 
-// completeCommand completes after -- what the shell does; the key before it is
-// of no segment.
+// completeCommand completes a command after a key that has no segment.
 func completeCommand(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveDefault
+		return nil, byShell
 	}
-	return nil, cobra.ShellCompDirectiveNoFileComp
+	return nil, noFiles
+}
+
+// addCompletionHelp completes the help of the commands that print completion scripts,
+// which cobra makes.
+func addCompletionHelp(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	cmd, _, err := root.Find([]string{"completion"})
+	if err != nil {
+		return
+	}
+	cmd.Short = "Print a script that completes commands and keys in a shell"
+	cmd.Long = cmd.Short + ".\n\nThe help of each shell's command says how to load the script."
+	withHelp(cmd, "  source <(demo completion bash)\n  demo completion fish | source")
+	for _, shell := range cmd.Commands() {
+		shell.Short = "Print the script for " + shell.Name()
+		withHelp(shell, fmt.Sprintf("  demo completion %[1]s\n  demo completion %[1]s --no-descriptions", shell.Name()))
+	}
 }

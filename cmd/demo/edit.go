@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -14,15 +13,16 @@ import (
 	"qshm/shm"
 )
 
-// This file is the commands edit and view; editor.go is what they show.
+// The commands edit and view; editor.go has their screen.
 
-const editHelp = `Edit a text that stands in shared memory, on the whole screen.
+const editHelp = `Edit a text in shared memory, on the whole screen.
 
-Each keystroke is shared at once: "demo view KEY" in another terminal shows it as
-it is typed. There may be several editors. Each keystroke changes the text as it
-is by then, so that nobody overwrites what somebody else has typed elsewhere.
+Each keystroke is shared at once: "demo view KEY" in another terminal shows it.
+Several editors may be open: each keystroke changes the text as it is then, so
+that no editor overwrites what another one has typed elsewhere.
 
-The text is gone with the last who edits or views it.
+The segment begins with 4 KiB and grows with the text, as far as the store has
+room. It is destroyed when the last editor or viewer ends.
 
 Keys:
   arrows, Home, End, PgUp, PgDn    move
@@ -30,32 +30,32 @@ Keys:
   Ctrl-K, Ctrl-U                   delete to the end, the beginning of the line
   Ctrl-Q, Ctrl-C                   quit
 
-The lines at the bottom say how much text there is and can be, its version, who is
-there, and what has just happened.`
+The lines at the bottom show the length of the text, the size of the segment,
+its version, the editors and viewers, and what has just happened.`
 
-const viewHelp = `Show a text that somebody edits with "demo edit KEY", as it is typed.
+const viewHelp = `Show a text that "demo edit KEY" edits, as it is typed.
 
-The view follows what changes. Any number of views may be open; each is woken by
-the change.
+The view follows the changes, without polling. Any number of views may be open.
 
 Keys:
-  arrows, Home, End, PgUp, PgDn    look elsewhere; End goes back to following
+  arrows, Home, End, PgUp, PgDn    look elsewhere; End follows the changes again
   q, Ctrl-Q, Ctrl-C                quit`
 
+const (
+	editExamples = "  demo edit notes\n  demo edit notes --store /srv/shared"
+	viewExamples = "  demo view notes\n  demo view notes --store /srv/shared"
+)
+
 func newEdit() *cobra.Command {
-	size := units.Size(64 << 10)
 	cmd := &cobra.Command{
 		Use:               "edit KEY",
 		Short:             "Edit a shared text, on the whole screen",
 		Long:              editHelp,
-		ValidArgsFunction: completeKey,
+		ValidArgsFunction: completeKey(noFiles),
 		Args:              oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if size < doc.MinSize || size > math.MaxInt {
-				return usageError{fmt.Errorf("--size %d: want at least %d", size, doc.MinSize), cmd.CommandPath()}
-			}
-			return onScreen(cmd, "use `demo write` and `demo read` in scripts", func(ctx context.Context) error {
-				seg, _, err := shm.Open(args[0], int(size), storeOptions()...)
+			return onScreen(cmd, `use "demo write" and "demo read" in scripts`, func(ctx context.Context) error {
+				seg, _, err := shm.Open(args[0], doc.MinSize, storeOptions()...)
 				if err != nil {
 					return err
 				}
@@ -63,22 +63,21 @@ func newEdit() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().VarP(&size, "size", "s", "of the segment, if this run creates it; the text can have half of it")
-	return cmd
+	return withHelp(cmd, editExamples, exitPermission, exitNoSpace)
 }
 
 func newView() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:               "view KEY",
 		Short:             "Show a shared text as it is typed",
 		Long:              viewHelp,
-		ValidArgsFunction: completeKey,
+		ValidArgsFunction: completeKey(noFiles),
 		Args:              oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onScreen(cmd, "use `demo read KEY --follow` in scripts", func(ctx context.Context) error {
+			return onScreen(cmd, `use "demo read KEY --follow" in scripts`, func(ctx context.Context) error {
 				seg, err := shm.Attach(args[0], storeOptions()...)
 				if errors.Is(err, shm.ErrNotExist) {
-					return codeError{codeNotExist, fmt.Sprintf("nobody edits %q; start `demo edit %s` first, or look for another key with `demo ls`", args[0], args[0])}
+					return codeError{codeNotExist, fmt.Sprintf("there is no text %q in %s; start \"demo edit\" first", args[0], storePath())}
 				}
 				if err != nil {
 					return err
@@ -87,13 +86,14 @@ func newView() *cobra.Command {
 			})
 		},
 	}
+	return withHelp(cmd, viewExamples, exitNotExist, exitPermission)
 }
 
-// onScreen runs what takes the whole screen, if there is one. It sees to it that
-// the terminal is left as it was, whatever happens; see guard_unix.go.
+// onScreen runs a function that takes the whole screen, if there is a terminal. The
+// terminal is left as it was, whatever happens: see guard_unix.go.
 func onScreen(cmd *cobra.Command, instead string, show func(context.Context) error) error {
 	if !isTerminal(os.Stdin) || !isTerminal(os.Stdout) {
-		return codeError{codeUsage, fmt.Sprintf("%s needs a terminal to show itself on; %s", cmd.Name(), instead)}
+		return codeError{codeUsage, fmt.Sprintf("%s needs a terminal; %s", cmd.Name(), instead)}
 	}
 	return guarded(cmd.Context(), show)
 }
@@ -103,8 +103,8 @@ func showText(ctx context.Context, seg *shm.Segment, role doc.Role) error {
 	defer seg.Close()
 	d, err := doc.Join(seg, role)
 	if errors.Is(err, doc.ErrForeign) {
-		return fmt.Errorf("%q holds something else (%s, not a text of `demo edit`); `demo read %s --hex` shows it",
-			seg.Key(), units.Format(int64(seg.Size())), seg.Key())
+		return fmt.Errorf("%q has other contents (%s, no text of \"demo edit\"); \"demo read --hex\" shows them",
+			seg.Key(), units.Format(int64(seg.Size())))
 	}
 	if err != nil {
 		return err

@@ -13,10 +13,12 @@ import (
 
 	"qshm/cmd/demo/internal/doc"
 	"qshm/cmd/demo/internal/layout"
+	"qshm/cmd/demo/internal/units"
+	"qshm/shm"
 )
 
-// This file is the full screen of edit and view: one loop, woken by keys, by
-// changes that others make, and once a second to look who is still alive.
+// The full screen of edit and view: one loop that waits for keys and for changes by
+// other processes, and looks once a second which of them are alive.
 
 type editor struct {
 	doc    *doc.Doc
@@ -24,24 +26,24 @@ type editor struct {
 	role   doc.Role
 	screen tcell.Screen
 
-	text    string // what the segment holds, as far as we have heard
+	text    string // of the segment, at version
 	version uint32
-	cursor  int // offset in text
-	goal    int // column to keep to when moving up and down; -1: the cursor's
-	top     int // first row on screen
-	follow  bool
+	cursor  int  // offset in text
+	goal    int  // column to keep when moving up and down; -1: the cursor's
+	top     int  // first row on the screen
+	follow  bool // the view shows the place of the last change
 
 	peers map[uint64]doc.Peer
 	alive map[uint64]bool
 	news  string // what just happened
-	err   bool   // news is bad
+	err   bool   // news is an error
 
 	pasting bool
 	pasted  strings.Builder
 }
 
-// lookEvery is how often a screen looks whether all peers are alive. Of anything
-// else it hears at once.
+// lookEvery is how often a screen looks whether all peers are alive. It learns of
+// everything else at once.
 const lookEvery = time.Second
 
 func (e *editor) run(ctx context.Context) error {
@@ -59,7 +61,7 @@ func (e *editor) run(ctx context.Context) error {
 		return err
 	}
 	e.take(first)
-	e.news = "type; each key is shared"
+	e.news = "type: every keystroke is shared"
 	if e.role == doc.Viewer {
 		e.news = "showing what is typed"
 	}
@@ -75,8 +77,8 @@ func (e *editor) run(ctx context.Context) error {
 		close(quit)
 		cancel()
 		select {
-		case <-watched: // its Wait would keep the attachment
-		case <-time.After(lookEvery): // somebody holds the lock; the end of the process must do
+		case <-watched: // a Wait in progress would keep the attachment
+		case <-time.After(lookEvery): // it waits for the lock; the process ends anyway
 		}
 	}()
 	for {
@@ -86,7 +88,7 @@ func (e *editor) run(ctx context.Context) error {
 			if !ok || !e.handle(ev) {
 				return nil
 			}
-			for more := true; more; { // draw once for all that is there
+			for more := true; more; { // draw once for all keys that are there
 				select {
 				case ev, ok := <-events:
 					if !ok || !e.handle(ev) {
@@ -114,8 +116,8 @@ func (e *editor) run(ctx context.Context) error {
 	}
 }
 
-// watch passes on each change. If several happen while the screen is busy, it
-// gets the last.
+// watch passes on each change. Of several changes while the screen is busy it passes
+// on the last.
 func (e *editor) watch(ctx context.Context, version uint32, states chan<- doc.State) error {
 	for {
 		if err := e.doc.Wait(ctx, version); err != nil {
@@ -134,17 +136,17 @@ func (e *editor) watch(ctx context.Context, version uint32, states chan<- doc.St
 	}
 }
 
-// take makes the screen's text what the segment's is.
+// take shows a state of the segment.
 func (e *editor) take(s doc.State) {
 	if int32(s.Version-e.version) < 0 {
-		return // older than what our own change has told us
+		return // from before this process's own last change
 	}
 	e.version = s.Version
 	e.adopt(s.Text)
 	e.meet(s.Peers)
 }
 
-// adopt replaces the text by one that has changed under our hands.
+// adopt replaces the text by the one that another process has made of it.
 func (e *editor) adopt(now string) {
 	if now == e.text {
 		return
@@ -158,7 +160,7 @@ func (e *editor) adopt(now string) {
 	e.text, e.goal = now, -1
 }
 
-// meet tells who has joined and who has left.
+// meet reports the peers that have joined or left.
 func (e *editor) meet(peers []doc.Peer) {
 	now := map[uint64]doc.Peer{}
 	for _, p := range peers {
@@ -181,7 +183,7 @@ func (e *editor) meet(peers []doc.Peer) {
 	e.peers = now
 }
 
-// lookAround tells who has died, and reports whether anybody has.
+// lookAround reports the peers that have died. It returns whether there are any.
 func (e *editor) lookAround() bool {
 	alive, err := e.doc.Alive()
 	if err != nil {
@@ -208,7 +210,7 @@ func (e *editor) complain(err error) {
 	e.news, e.err = line, true
 }
 
-// handle does what an event asks for. It reports false to quit.
+// handle does what an event asks for. It returns false to quit.
 func (e *editor) handle(ev tcell.Event) bool {
 	switch ev := ev.(type) {
 	case *tcell.EventResize:
@@ -228,8 +230,8 @@ func (e *editor) handle(ev tcell.Event) bool {
 	return true
 }
 
-// paste collects what comes between the beginning and the end of a paste, so
-// that it is one change.
+// paste collects the keys between the beginning and the end of a paste, which are one
+// change.
 func (e *editor) paste(ev *tcell.EventKey) {
 	switch ev.Key() {
 	case tcell.KeyRune:
@@ -304,8 +306,8 @@ func (e *editor) change(ev *tcell.EventKey) {
 	}
 }
 
-// edit changes the text as it is by now, inside the lock: what others have typed
-// since we last looked is adopted first.
+// edit changes the text while this process holds the lock. It first adopts what other
+// processes have typed meanwhile.
 func (e *editor) edit(fn func()) {
 	version, err := e.doc.Edit(func(now string) string {
 		e.adopt(now)
@@ -317,7 +319,7 @@ func (e *editor) edit(fn func()) {
 		e.complain(err)
 		return
 	}
-	e.version = version // what watch has loaded before is out of date
+	e.version = version // watch may have loaded an older one
 }
 
 func (e *editor) insert(added string) {
@@ -326,20 +328,24 @@ func (e *editor) insert(added string) {
 		return
 	}
 	e.edit(func() {
-		room := e.doc.Capacity() - len(e.text)
-		fits := layout.Fit(added, room)
+		room, err := e.doc.MakeRoom(len(e.text) + len(added))
+		fits := layout.Fit(added, room-len(e.text))
 		e.text = e.text[:e.cursor] + fits + e.text[e.cursor:]
 		e.cursor += len(fits)
 		switch {
 		case len(fits) < len(added):
-			e.news, e.err = fmt.Sprintf("the segment is full: %d of %d bytes were kept", len(fits), len(added)), true
+			reason := "the store is full"
+			if err != nil && !errors.Is(err, shm.ErrNoSpace) {
+				reason, _ = explain(context.Background(), err)
+			}
+			e.news, e.err = fmt.Sprintf("kept %d of %s: %s", len(fits), units.Count(len(added), "byte"), reason), true
 		case e.err:
 			e.say("")
 		}
 	})
 }
 
-// printable drops what would not be shown.
+// printable drops characters that the screen cannot show.
 func printable(r rune) rune {
 	if r != '\n' && r != '\t' && unicode.IsControl(r) {
 		return -1
@@ -347,7 +353,7 @@ func printable(r rune) rune {
 	return r
 }
 
-// delete takes away what is between the cursor and another place.
+// delete deletes the text between the cursor and another place.
 func (e *editor) delete(to func() int) {
 	e.edit(func() {
 		from, end := e.cursor, to()
@@ -411,12 +417,12 @@ func (e *editor) draw() {
 	s.Show()
 }
 
-// drawStatus draws the two lines at the bottom: what there is, and what has just
-// happened. Where it is narrow, what comes last is cut.
+// drawStatus draws the two lines at the bottom: the state, and what has just happened.
+// A narrow screen cuts their ends.
 func (e *editor) drawStatus(y int) {
 	width, bar := e.width(), tcell.StyleDefault.Reverse(true)
-	line := fmt.Sprintf(" %s %s  %d/%d bytes  version %d  %s", map[doc.Role]string{doc.Editor: "edit", doc.Viewer: "view"}[e.role],
-		showKey(e.key), len(e.text), e.doc.Capacity(), e.version, e.present())
+	line := fmt.Sprintf(" %s %s  %s in %s  version %d  %s", map[doc.Role]string{doc.Editor: "edit", doc.Viewer: "view"}[e.role],
+		showKey(e.key, maxShownKey), units.Count(len(e.text), "byte"), units.Format(int64(e.doc.Size())), e.version, e.present())
 	drawText(e.screen, 0, y, strings.Repeat(" ", width), bar)
 	drawText(e.screen, 0, y, layout.Cut(line, width), bar)
 
@@ -432,7 +438,7 @@ func (e *editor) drawStatus(y int) {
 	}
 }
 
-// present says who is there.
+// present counts the live peers.
 func (e *editor) present() string {
 	count := map[doc.Role]int{}
 	for id, p := range e.peers {
@@ -440,11 +446,10 @@ func (e *editor) present() string {
 			count[p.Role]++
 		}
 	}
-	text := fmt.Sprintf("%d editor%s", count[doc.Editor], plural(count[doc.Editor]))
-	return fmt.Sprintf("%s, %d viewer%s", text, count[doc.Viewer], plural(count[doc.Viewer]))
+	return units.Count(count[doc.Editor], "editor") + ", " + units.Count(count[doc.Viewer], "viewer")
 }
 
-// drawText draws one row, character by character.
+// drawText draws text in one row.
 func drawText(s tcell.Screen, x, y int, text string, style tcell.Style) {
 	for i := 0; i < len(text); {
 		n, w := layout.First(text[i:], x)
@@ -466,7 +471,7 @@ func newScreen() (tcell.Screen, error) {
 		err = s.Init()
 	}
 	if errors.Is(err, tcell.ErrTermNotFound) {
-		return nil, fmt.Errorf("this terminal is not known; try again with TERM=xterm: %w", err)
+		return nil, fmt.Errorf("this kind of terminal is not known; try TERM=xterm: %w", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the terminal cannot be used: %w", err)

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"qshm/shm"
 )
 
-// This file is how the program ends: the exit codes, and the one line that says
-// what went wrong and what to do.
+// How the program ends: its exit codes, and the line that says what went wrong and
+// what to do.
 
 const (
 	codeOK         = 0
@@ -29,31 +31,37 @@ const (
 	codeSignal     = 128
 )
 
-const exitCodes = `Exit codes:
-    0   done
-    1   failed, for a reason that has no code of its own
-    2   wrong usage: an unknown command or flag, a bad number
-    3   there is no segment of that key
-    4   no permission for the store or the segment
-    5   out of space
-    6   read, but the last writer died inside the lock: perhaps half-written
-   75   busy: the lock was not free in time (lock), an instance runs (single)
-  126   the command cannot be run (lock, single)
-  127   there is no such command (lock, single)
-  128+N ended by signal N: 130 by Ctrl-C, 141 when nobody reads the output`
+// What the help says of the exit codes that several commands have.
+const (
+	exitNotExist   = "      3  the key has no segment"
+	exitPermission = "      4  the store or the segment is not accessible to this user"
+	exitNoSpace    = "      5  the store is full, or a limit is reached"
+	exitRun        = "    126  the command cannot be run\n    127  there is no such command\n      N  any other: the exit code of the command"
+)
 
-// A usageError is one that the help answers.
+// withHelp completes a command's help: its examples, and the exit codes that not
+// every command has. The flags keep the order in which they were defined.
+func withHelp(cmd *cobra.Command, examples string, exits ...string) *cobra.Command {
+	cmd.Flags().SortFlags = false
+	cmd.Example = examples
+	lines := []string{"      0  done", "      1  failed, for a reason that has no code of its own", "      2  wrong usage"}
+	lines = append(lines, exits...)
+	lines = append(lines, "  128+N  ended by signal N: 130 by Ctrl-C, 141 if nothing reads the output")
+	cmd.Annotations = map[string]string{"exits": strings.Join(lines, "\n")}
+	return cmd
+}
+
+// A usageError refers to the help.
 type usageError struct {
 	err  error
-	path string // of the command to ask for help
+	path string // of the command whose help to read
 }
 
 func (e usageError) Error() string { return fmt.Sprintf("%v; see %s --help", e.err, e.path) }
 
 func (e usageError) Unwrap() error { return e.err }
 
-// A codeError is an error with an exit code of its own, and perhaps nothing to
-// say.
+// A codeError is an error with an exit code of its own. Its line may be empty.
 type codeError struct {
 	code int
 	line string
@@ -67,6 +75,7 @@ func explain(ctx context.Context, err error) (line string, code int) {
 		usage usageError
 		coded codeError
 		sig   signalError
+		of    *shm.Error
 	)
 	switch {
 	case errors.As(err, &coded):
@@ -74,24 +83,23 @@ func explain(ctx context.Context, err error) (line string, code int) {
 	case errors.As(err, &usage):
 		return err.Error(), codeUsage
 	case errors.Is(err, syscall.EPIPE):
-		return "nobody reads the output any more (broken pipe)", codeBrokenPipe
+		return "nothing reads the output any more (broken pipe)", codeBrokenPipe
 	case errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &sig):
 		return "", codeSignal + int(sig.sig)
+	case errors.Is(err, shm.ErrNotExist) && errors.As(err, &of) && of.Key != "" && of.Op != "grow":
+		return fmt.Sprintf("there is no segment %q in %s; \"demo ls\" lists those there are", of.Key, storePath()), codeNotExist
 	}
 	line = strings.TrimPrefix(err.Error(), "shm: ")
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		var in *shm.Error
-		if errors.As(err, &in) && in.Key != "" {
-			line += "; `demo ls` shows the keys there are"
+	for _, kind := range []struct {
+		err  error
+		code int
+	}{
+		{fs.ErrNotExist, codeNotExist}, {fs.ErrPermission, codePermission}, {shm.ErrNoSpace, codeNoSpace},
+		{shm.ErrKey, codeUsage}, {shm.ErrBusy, codeBusy},
+	} {
+		if errors.Is(err, kind.err) {
+			return line, kind.code
 		}
-		return line, codeNotExist
-	case errors.Is(err, fs.ErrPermission):
-		return line, codePermission
-	case errors.Is(err, shm.ErrNoSpace):
-		return line, codeNoSpace
-	case errors.Is(err, shm.ErrKey):
-		return line, codeUsage
 	}
 	return line, codeFailed
 }

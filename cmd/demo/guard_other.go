@@ -4,7 +4,7 @@ package main
 
 import "context"
 
-// guarded just shows: here the console belongs to the system, which restores it.
+// guarded runs show: here the system restores the console.
 func guarded(ctx context.Context, show func(context.Context) error) error { return show(ctx) }
 
 func alone() bool { return false }

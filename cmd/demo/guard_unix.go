@@ -17,14 +17,14 @@ import (
 	"qshm/shm"
 )
 
-// This file leaves the terminal as it was, even if the process that shows
-// something on it is killed: that process is a child, and its parent waits to
-// clean up. If the parent is killed instead, the child ends in order.
+// Leaving the terminal as it was, even if the process that uses the whole screen is
+// killed: that process is a child, and its parent, the guard, waits to clean up. If
+// the guard is killed, the child ends by itself.
 
-// guardEnv tells the child who its parent is.
+// guardEnv tells the child the process number of the guard.
 const guardEnv = "QSHM_DEMO_GUARD"
 
-// guarded runs show in a child process, or, as the child, shows.
+// guarded runs show in a child process; in the child, it runs show.
 func guarded(ctx context.Context, show func(context.Context) error) error {
 	if os.Getenv(guardEnv) != "" {
 		return show(ctx)
@@ -55,15 +55,15 @@ func guarded(ctx context.Context, show func(context.Context) error) error {
 	}
 	term.Restore(fd, before)
 	io.WriteString(os.Stdout, resetTerminal)
-	shm.Sweep(storeOptions()...) // what the child has left, if it was the last
+	shm.Sweep(storeOptions()...) // the child's segment, if no other process uses it
 	return codeError{codeSignal + int(status.Signal()), fmt.Sprintf("ended by a signal: %v", status.Signal())}
 }
 
-// resetTerminal leaves the other screen, shows the cursor, and ends attributes,
+// resetTerminal leaves the alternate screen, shows the cursor, and ends attributes,
 // paste and mouse reports, keypad and cursor key modes.
 const resetTerminal = "\x1b[?1049l\x1b[?25h\x1b[0m\x1b(B\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1004l\x1b[?1l\x1b>\r"
 
-// alone reports whether the parent that guards the terminal is gone.
+// alone reports whether the guard has ended.
 func alone() bool {
 	parent := os.Getenv(guardEnv)
 	return parent != "" && parent != strconv.Itoa(os.Getppid())

@@ -10,13 +10,13 @@ import (
 	"testing"
 )
 
-// What a screen may do in five idle seconds: redraw a table each second, look
-// whether anybody has died, and what the runtime does by itself. Polling for keys
-// or changes would be thousands.
+// What a screen may do in five idle seconds: redraw a table each second, look whether
+// a process has died, and what the runtime does by itself. Polling for keys or changes
+// would be thousands of calls.
 const idleCalls = 600
 
-// TestIdleScreensDoNotPoll counts system calls, which does not depend on how fast
-// the machine is.
+// TestIdleScreensDoNotPoll counts system calls, which does not depend on the speed of
+// the machine.
 func TestIdleScreensDoNotPoll(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("no strace")
@@ -75,7 +75,7 @@ func TestIdleScreensDoNotPoll(t *testing.T) {
 	}
 }
 
-// family returns a process and its children: the guard, and who draws the screen.
+// family returns a process and its children: the guard, and the process that draws.
 func family(t *testing.T, pid int) []int {
 	t.Helper()
 	pids := []int{pid}

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -12,19 +14,22 @@ import (
 	"qshm/shm"
 )
 
-const infoHelp = `Say all there is to know about a segment: its file, who is attached, who holds the
-lock, and how often it has changed.
+const infoHelp = `Describe a segment: its file, the processes that are attached, the one that
+holds the lock, and how often the segment has changed.
 
-Looking does not attach, changes nothing, and waits for nobody. --json prints one
-object of the shape that "demo ls --help" describes.`
+Looking does not attach, changes nothing, and does not wait. --json prints one
+object, as "demo ls --help" describes it.`
+
+const infoExamples = `  demo info frames
+  demo info frames --json | jq .attachments`
 
 func newInfo() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:               "info KEY",
-		Short:             "Say all there is to know about a segment",
+		Short:             "Describe a segment",
 		Long:              infoHelp,
-		ValidArgsFunction: completeKey,
+		ValidArgsFunction: completeKey(noFiles),
 		Args:              oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := shm.Stat(args[0], storeOptions()...)
@@ -39,7 +44,7 @@ func newInfo() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	return withHelp(cmd, infoExamples, exitNotExist, exitPermission)
 }
 
 // describe says in lines what is known about a segment.
@@ -48,21 +53,24 @@ func describe(info shm.Info) string {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-12s%s\n", name, fmt.Sprintf(format, args...))
 	}
-	size := units.Format(info.Size)
-	if info.Size >= 1<<10 && !strings.HasSuffix(size, "bytes") {
-		size = fmt.Sprintf("%d bytes, %s", info.Size, size)
+	size, inUnits := units.Count(info.Size, "byte"), units.Format(info.Size)
+	if inUnits != size {
+		size += ", " + inUnits
 	}
-	line("key", "%s", showWholeKey(info.Key))
+	line("key", "%s", showKey(info.Key, math.MaxInt))
 	line("status", "%s", statusMeaning(info.Status))
 	line("size", "%s", size)
-	line("version", "%d, the number of unlocks that may have written", info.Version)
+	line("version", "%s by processes that may have written", units.Count(int64(info.Version), "unlock"))
 	line("created", "%s", info.Created.Format(time.DateTime))
-	line("owner", "%s, %s", owner(info.UID), info.Perm)
-	line("file", "%s", info.Path)
+	line("owner", "%s, %s", owner(info.UID), permText(info))
+	line("store", "%s", filepath.Dir(info.Path))
+	line("file", "%s", info.Name)
 	line("id", "%016x", info.ID)
 	switch {
 	case info.Owner != nil:
 		line("lock", "held by process %d", info.Owner.PID)
+	case info.Abandoned:
+		line("lock", "abandoned: the last process that held it died while it did")
 	default:
 		line("lock", "free")
 	}
@@ -72,26 +80,17 @@ func describe(info shm.Info) string {
 		if a.ReadOnly {
 			mode = "read-only"
 		}
-		line("", "process %-7d %s  (attachment %016x)", a.PID, mode, a.ID)
+		line("", "process %-7d %-16s  (attachment %016x)", a.PID, mode, a.ID)
 	}
 	return b.String()
 }
 
-func showWholeKey(key string) string {
-	if len([]rune(key)) > maxShownKey {
-		return fmt.Sprintf("%q", key)
-	}
-	return showKey(key)
-}
-
 func statusMeaning(s shm.Status) string {
 	switch s {
-	case shm.StatusLive:
-		return "live"
 	case shm.StatusDead:
-		return "dead: all who were attached have died; it goes with the next call that meets it"
+		return "dead: every process that was attached has died"
 	case shm.StatusRemoved:
-		return "removed: the key is free, but processes still use it"
+		return "removed: the key is free again, but processes are still attached"
 	}
 	return s.String()
 }

@@ -9,98 +9,120 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
 
-const lockHelp = `Run a command while holding the lock of a segment, as flock(1) does for a file.
+const lockHelp = `Run a command while holding the lock of a segment, as flock(1) does with a file.
 
-If nobody has a segment of that key, one is created, and is gone again with the
-last who used it. The lock is free when the command ends; and also when this
-process is killed: then, on Linux, the command is asked to end (SIGTERM).
+If the key has no segment, one is created; it is destroyed with the last run
+that uses it. The lock is free again when the command ends, and also if this
+process is killed: on Linux the command then gets a SIGTERM.
 
-If whoever held the lock before died while holding it, a line says so, and the
-command finds QSHM_ABANDONED=1 in its environment: what the lock guards may be
-half-done.
+If the last process that held the lock was killed while it held it, a line says
+so, and the command finds QSHM_ABANDONED=1 in its environment: the work that
+the lock protects may be half-done. The next run learns this whether it was
+waiting or comes later, unless the dead segment was destroyed before: by a
+process that attached, by the clean-up of a process that created a segment of
+another key, or by "demo rm --dead".`
 
-The exit code is the command's. If the lock was not free in time it is 75, or what
---busy-code says; then the command was not run.
+const lockExamples = `  demo lock backup -w 5 -- rsync -a here/ there/
+  demo lock nightly -n -E 0 -- make report    # skipped while another run is on`
 
-  demo lock backup --timeout 5s -- rsync -a here/ there/`
+// locking is a run of demo lock.
+type locking struct {
+	timeout  units.Duration
+	bounded  bool // timeout counts
+	try      bool
+	busyCode int
+}
 
 func newLock() *cobra.Command {
-	var (
-		timeout  time.Duration
-		busyCode int
-	)
+	var l locking
 	cmd := &cobra.Command{
-		Use:                   "lock KEY [--timeout D] -- COMMAND [ARG...]",
+		Use:                   "lock KEY [flags] -- COMMAND [ARG...]",
 		DisableFlagsInUseLine: true,
 		Short:                 "Run a command while holding a segment's lock",
 		Long:                  lockHelp,
-		ValidArgsFunction:     completeKeyAndCommand,
+		ValidArgsFunction:     completeKey(byShell),
 		Args:                  keyAndCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			bounded := cmd.Flags().Changed("timeout")
-			if timeout < 0 {
-				return usageError{fmt.Errorf("--timeout %v: want a time of zero or more", timeout), cmd.CommandPath()}
+			l.bounded = cmd.Flags().Changed("timeout")
+			switch {
+			case l.bounded && l.try:
+				return usageError{errors.New("--timeout and --nonblock exclude each other"), cmd.CommandPath()}
+			case l.busyCode < 0 || l.busyCode > 255:
+				return usageError{fmt.Errorf("--busy-code %d: want 0 to 255", l.busyCode), cmd.CommandPath()}
 			}
-			if busyCode < 0 || busyCode > 255 {
-				return usageError{fmt.Errorf("--busy-code %d: want 0 to 255", busyCode), cmd.CommandPath()}
-			}
-			seg, _, err := shm.Open(args[0], 1, append(storeOptions(), shm.WithContext(cmd.Context()))...)
-			if err != nil {
-				return err
-			}
-			defer seg.Close()
-			if err := lockIn(cmd.Context(), seg, timeout, bounded); err != nil {
-				if errors.Is(err, context.DeadlineExceeded) {
-					return codeError{busyCode, fmt.Sprintf("the lock of %q was not free within %v%s", args[0], timeout, heldBy(seg))}
-				}
-				return err
-			}
-			var env []string
-			if seg.Abandoned() {
-				fmt.Fprintf(cmd.ErrOrStderr(), "demo: whoever held the lock of %q before died while holding it\n", args[0])
-				env = append(env, "QSHM_ABANDONED=1")
-			}
-			err = runCommand(args[1], args[2:], env)
-			if unlocked := seg.Unlock(); err == nil {
-				err = unlocked
-			}
-			return err
+			return l.run(cmd, args[0], args[1:])
 		},
 	}
-	cmd.Flags().SortFlags = false
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up after a `TIME` such as 500ms or 10s; 0s only tries (default wait for ever)")
-	cmd.Flags().Lookup("timeout").DefValue = "0s" // which the help does not show
-	cmd.Flags().IntVar(&busyCode, "busy-code", codeBusy, "the exit `CODE` after giving up")
-	return cmd
+	cmd.Flags().VarP(&l.timeout, "timeout", "w", "give up after TIME: seconds, or 500ms, 1m (default never)")
+	cmd.Flags().Lookup("timeout").DefValue = ""
+	cmd.Flags().BoolVarP(&l.try, "nonblock", "n", false, "give up at once if the lock is not free")
+	cmd.Flags().IntVarP(&l.busyCode, "busy-code", "E", codeBusy, "after giving up, exit with `CODE`")
+	return withHelp(cmd, lockExamples, exitPermission, exitNoSpace,
+		"     75  the lock was not free in time, and the command was not run", exitRun)
 }
 
-func lockIn(ctx context.Context, seg *shm.Segment, timeout time.Duration, bounded bool) error {
-	if bounded && timeout == 0 {
+func (l *locking) run(cmd *cobra.Command, key string, command []string) error {
+	ctx := cmd.Context()
+	if l.bounded && l.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(l.timeout))
+		defer cancel()
+	}
+	seg, _, err := shm.Open(key, 1, append(storeOptions(), shm.WithContext(ctx))...)
+	if err == nil {
+		defer seg.Close()
+		err = l.lock(ctx, seg)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		within := ""
+		if l.bounded {
+			within = fmt.Sprintf(" within %v", time.Duration(l.timeout))
+		}
+		return codeError{l.busyCode, fmt.Sprintf("the lock of %q was not free%s%s", key, within, heldBy(seg))}
+	}
+	if err != nil {
+		return err
+	}
+	var env []string
+	before, replaced := seg.Replaced()
+	if seg.Abandoned() || replaced && before.Abandoned {
+		fmt.Fprintf(cmd.ErrOrStderr(), "demo: the last process that held the lock of %q died while it held it\n", key)
+		env = append(env, "QSHM_ABANDONED=1")
+	}
+	err = runCommand(command[0], command[1:], env)
+	if unlocked := seg.Unlock(); err == nil {
+		err = unlocked
+	}
+	return err
+}
+
+// lock takes the lock. It reports context.DeadlineExceeded if it gives up.
+func (l *locking) lock(ctx context.Context, seg *shm.Segment) error {
+	if l.try || l.bounded && l.timeout == 0 {
 		ok, err := seg.TryLock()
 		if err == nil && !ok {
 			err = context.DeadlineExceeded
 		}
 		return err
 	}
-	if bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
 	return seg.LockContext(ctx)
 }
 
-// heldBy names who holds the lock, if anybody does.
+// heldBy names the process that holds the lock, if there is one.
 func heldBy(seg *shm.Segment) string {
+	if seg == nil {
+		return ""
+	}
 	info, err := seg.Info()
 	if err != nil || info.Owner == nil {
 		return ""
 	}
 	if info.Owner.PID == os.Getpid() {
-		return ": held by a process of the same number in another container"
+		return ": a process with this one's number, in another container, holds it"
 	}
 	return fmt.Sprintf(": process %d holds it", info.Owner.PID)
 }

@@ -1,20 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os/user"
-	"runtime"
-	"strconv"
-	"strings"
-	"text/tabwriter"
+	"math"
+	"reflect"
 	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
 
@@ -22,37 +20,54 @@ const lsHelp = `List the segments of a store, as ipcs -m does for System V memor
 
 STATUS is one of
   live      a process is attached
-  dead      all who were attached have died; it goes with the next call that
-            meets it, or with "demo rm --dead"
-  removed   it was removed, but processes still use it
-  unknown   it belongs to a user who does not let us look
+  dead      every process that was attached has died; the next run that creates
+            or attaches destroys the segment, and so does "demo rm --dead"
+  removed   the key is free again, but processes are still attached
+  unknown   this user may not read the file, or this system does not have the
+            kind of locks that the segment was made with
 
-LOCKED BY is the process that holds the segment's lock. Process numbers are
-those of the process's own container, if it runs in one.
+LOCKED BY is the process that holds the segment's lock, or "abandoned" if a
+process died while it held it. Process numbers are those of the process's own
+container, if it runs in one.
 
 --json prints an array of objects, one for each segment:
 
   key          string; its first 256 bytes if it is longer
-  key_base64   the key's bytes, only where the key is not UTF-8 text
+  key_base64   the key's bytes, only if the key is not UTF-8 text
   name, path   of the file in the store
   size         bytes
   uid, owner   of the file
   perm         its permissions, as "0600"
   created      time, RFC 3339
   status       as above
-  attached     how many attachments processes that live have
-  attachments  those: pid, read_only, id (16 hex digits; differs where pids
-               do not)
-  lock_owner   the one that holds the lock, or null
-  version      how often it was unlocked by somebody who may have written
+  attached     number of attachments of live processes
+  attachments  those: pid, read_only, id (16 hex digits, never the same twice)
+  lock_owner   the attachment that holds the lock, or null
+  abandoned    true if a process died while it held the lock, and no process has
+               held it since
+  version      number of unlocks by processes that may have written
   max_attached how many attachments there can be
-  id           16 hex digits; differs from those of others under the same key`
+  id           16 hex digits; tells a segment from others with the same key
+
+--watch prints the table again whenever it has changed. --watch --json prints
+such an object, on one line, for each segment that is new or has changed; if a
+segment does not exist any more, its last object with the status "gone".`
+
+const lsExamples = `  demo ls -l
+  demo ls --watch --json | jq 'select(.status == "dead").key'`
+
+var lsColumns = []column{keyColumn, bytesColumn, attachedColumn, statusColumn, lockColumn, ownerColumn, permColumn}
+
+// listing is a run of demo ls.
+type listing struct {
+	out          io.Writer
+	long, asJSON bool
+	every        units.Duration
+}
 
 func newLs() *cobra.Command {
-	var (
-		asJSON, watch bool
-		every         = time.Second
-	)
+	l := listing{every: units.Duration(time.Second)}
+	var watch bool
 	cmd := &cobra.Command{
 		Use:               "ls",
 		Short:             "List the segments there are",
@@ -60,80 +75,122 @@ func newLs() *cobra.Command {
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			l.out = cmd.OutOrStdout()
 			if watch {
-				if asJSON {
-					return usageError{errors.New("--watch prints tables; for JSON run it again and again"), cmd.CommandPath()}
-				}
-				if err := checkEvery(cmd, every); err != nil {
+				if err := checkEvery(cmd, l.every); err != nil {
 					return err
 				}
-				return watchTable(cmd.Context(), cmd.OutOrStdout(), every)
+				return l.watch(cmd.Context())
 			}
 			infos, err := shm.List(storeOptions()...)
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), segmentsJSON(infos))
+			if l.asJSON {
+				all := []segmentJSON{}
+				for _, info := range infos {
+					all = append(all, toJSON(info))
+				}
+				return printJSON(l.out, all)
 			}
-			return printTable(cmd.OutOrStdout(), infos)
+			_, err = io.WriteString(l.out, l.table(infos))
+			return err
 		},
 	}
-	cmd.Flags().SortFlags = false
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print the table again whenever it has changed, until Ctrl-C")
-	cmd.Flags().DurationVar(&every, "every", every, "how often --watch looks, at least `TIME` 100ms")
-	return cmd
+	cmd.Flags().BoolVarP(&l.long, "long", "l", false, "print whole keys and the names of the files, however wide")
+	cmd.Flags().BoolVar(&l.asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print whatever has changed, until Ctrl-C")
+	cmd.Flags().Var(&l.every, "every", "with --watch, look every TIME, at least 100ms")
+	return withHelp(cmd, lsExamples, exitPermission)
 }
 
-// printTable prints one line for each segment, aligned.
-func printTable(w io.Writer, infos []shm.Info) error {
-	var b strings.Builder
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "KEY\tBYTES\tATTACHED\tSTATUS\tLOCKED BY\tOWNER\tPERMS\tNAME")
-	for _, info := range infos {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\n", showKey(info.Key), info.Size, info.Attached, info.Status,
-			lockedBy(info), owner(info.UID), info.Perm, info.Name)
+// table returns the path of the store and one line for each segment.
+func (l *listing) table(infos []shm.Info) string {
+	heading := fmt.Sprintf("%s: %s\n", storePath(), units.Count(len(infos), "segment"))
+	if len(infos) == 0 {
+		return heading
 	}
-	t.Flush()
-	_, err := io.WriteString(w, b.String())
-	return err
+	rows := history{}.look(infos, time.Now())
+	if !l.long {
+		return heading + printTable(lsColumns, rows, lineWidth)
+	}
+	wholeKey := column{title: "KEY", text: func(r row) string { return showKey(r.Key, math.MaxInt) }}
+	columns := append([]column{wholeKey}, lsColumns[1:]...)
+	return heading + printTable(append(columns, nameColumn), rows, math.MaxInt)
 }
 
-const maxShownKey = 32
-
-// showKey shows a key on one line, quoted where it could be taken for something
-// else.
-func showKey(key string) string {
-	if len([]rune(key)) > maxShownKey {
-		key = string([]rune(key)[:maxShownKey-1]) + "…"
+// watch looks again and again, and prints what has changed.
+func (l *listing) watch(ctx context.Context) error {
+	show := l.printTables()
+	if l.asJSON {
+		show = l.printObjects()
 	}
-	if key == "" {
-		return "-"
+	for {
+		infos, err := shm.List(storeOptions()...)
+		if err != nil {
+			return err
+		}
+		if err := show(infos); err != nil {
+			return err
+		}
+		if err := pause(ctx, time.Duration(l.every)); err != nil {
+			return err
+		}
 	}
-	if quoted := strconv.Quote(key); quoted[1:len(quoted)-1] != key || strings.TrimSpace(key) != key || key == "-" {
-		return quoted
-	}
-	return key
 }
 
-func lockedBy(info shm.Info) string {
-	if info.Owner == nil {
-		return "-"
+// printTables returns a function that prints the table if it has changed since the
+// last call. On a terminal, each table takes the place of the one before.
+func (l *listing) printTables() func([]shm.Info) error {
+	before := ""
+	return func(infos []shm.Info) error {
+		text, between := l.table(infos), ""
+		if text == before {
+			return nil
+		}
+		if isTerminal(l.out) {
+			between = "\x1b[H\x1b[2J" + time.Now().Format(time.TimeOnly) + " "
+		} else if before != "" {
+			between = "\n"
+		}
+		before = text
+		_, err := io.WriteString(l.out, between+text)
+		return err
 	}
-	return strconv.Itoa(info.Owner.PID)
 }
 
-// owner names a user.
-func owner(uid uint32) string {
-	if runtime.GOOS == "windows" {
-		return "-" // owners have no numbers there
+// printObjects returns a function that prints a line of JSON for each segment that
+// has changed since the last call.
+func (l *listing) printObjects() func([]shm.Info) error {
+	type id struct {
+		name string
+		id   uint64
 	}
-	id := strconv.FormatUint(uint64(uid), 10)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
+	out, before := json.NewEncoder(l.out), map[id]shm.Info{}
+	return func(infos []shm.Info) error {
+		now := map[id]shm.Info{}
+		for _, info := range infos {
+			id := id{info.Name, info.ID}
+			now[id] = info
+			if was, known := before[id]; known && reflect.DeepEqual(was, info) {
+				continue
+			}
+			if err := out.Encode(toJSON(info)); err != nil {
+				return err
+			}
+		}
+		for id, info := range before {
+			if _, still := now[id]; !still {
+				gone := toJSON(info)
+				gone.Status = "gone"
+				if err := out.Encode(gone); err != nil {
+					return err
+				}
+			}
+		}
+		before = now
+		return nil
 	}
-	return id
 }
 
 // The shape of --json; lsHelp documents it.
@@ -152,6 +209,7 @@ type (
 		Attached    int              `json:"attached"`
 		Attachments []attachmentJSON `json:"attachments"`
 		LockOwner   *attachmentJSON  `json:"lock_owner"`
+		Abandoned   bool             `json:"abandoned"`
 		Version     uint32           `json:"version"`
 		MaxAttached int              `json:"max_attached"`
 		ID          string           `json:"id"`
@@ -166,40 +224,25 @@ type (
 func toJSON(info shm.Info) segmentJSON {
 	s := segmentJSON{
 		Key: info.Key, Name: info.Name, Path: info.Path, Size: info.Size, UID: info.UID, Owner: owner(info.UID),
-		Perm: fmt.Sprintf("%04o", info.Perm), Created: info.Created, Status: info.Status.String(),
-		Attached: info.Attached, Attachments: []attachmentJSON{}, Version: info.Version,
+		Perm: permText(info), Created: info.Created, Status: info.Status.String(),
+		Attached: info.Attached, Attachments: []attachmentJSON{}, Abandoned: info.Abandoned, Version: info.Version,
 		MaxAttached: info.MaxAttached, ID: fmt.Sprintf("%016x", info.ID),
 	}
 	if !utf8.ValidString(info.Key) {
 		s.KeyBytes = []byte(info.Key)
 	}
 	for _, a := range info.Attachments {
-		s.Attachments = append(s.Attachments, attachmentToJSON(a))
+		s.Attachments = append(s.Attachments, attachmentJSON{a.PID, a.ReadOnly, fmt.Sprintf("%016x", a.ID)})
 	}
-	if info.Owner != nil {
-		a := attachmentToJSON(*info.Owner)
-		s.LockOwner = &a
+	if a := info.Owner; a != nil {
+		s.LockOwner = &attachmentJSON{a.PID, a.ReadOnly, fmt.Sprintf("%016x", a.ID)}
 	}
 	return s
 }
 
-func attachmentToJSON(a shm.Attachment) attachmentJSON {
-	return attachmentJSON{PID: a.PID, ReadOnly: a.ReadOnly, ID: fmt.Sprintf("%016x", a.ID)}
-}
-
-func segmentsJSON(infos []shm.Info) []segmentJSON {
-	all := []segmentJSON{}
-	for _, info := range infos {
-		all = append(all, toJSON(info))
-	}
-	return all
-}
-
+// printJSON prints JSON for people to read, in several lines.
 func printJSON(w io.Writer, v any) error {
-	text, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(w, "%s\n", text)
-	return err
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }

@@ -12,11 +12,11 @@ import (
 
 func main() { os.Exit(run()) }
 
-// run is main that returns its exit code.
+// run is main, but returns the exit code.
 func run() int {
-	// A write to a pipe that nobody reads shall be an error, so that we detach in
-	// order. To notify is enough for that; to ignore would be inherited by the
-	// commands that we start.
+	// A write to a pipe without a reader should be an error, so that this process
+	// detaches before it ends. To ignore the signal would do as well, but commands
+	// that this process starts would inherit that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
 	ctx, stop := withSignals(context.Background())
@@ -32,13 +32,13 @@ func run() int {
 	return code
 }
 
-// A signalError is why a context ended.
+// A signalError is the cause of a context that a signal has ended.
 type signalError struct{ sig syscall.Signal }
 
 func (e signalError) Error() string { return "ended by " + e.sig.String() }
 
-// withSignals ends the context when the process is asked to end, with a
-// signalError as its cause.
+// withSignals returns a context that ends when a signal asks this process to end,
+// with a signalError as its cause.
 func withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	ch := make(chan os.Signal, 1)

@@ -17,8 +17,8 @@ import (
 )
 
 // The scenarios are the scripts in testdata/script. Each has a store of its own.
-// Besides the commands that testscript brings, they use these, for processes
-// that talk and listen while others do something:
+// Besides testscript's own commands they use these, for processes that run at the same
+// time:
 //
 //	code N demo ARG...      runs demo to its end, which must be with exit code N
 //	start NAME demo ARG...  starts demo, with its input open
@@ -29,7 +29,7 @@ import (
 //	kill9 NAME              kills it
 //	signal NAME SIGNAL      sends it INT or TERM
 //	ends NAME N             waits for its end, which must be with exit code N; -1: killed
-//	empty DIR               fails if DIR has files, and not just empty folders
+//	empty DIR               fails if DIR has files
 //	json FILE               fails unless FILE, or stdout, is JSON
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -53,15 +53,14 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"demo": main})
 }
 
-// patience is how long a test waits before it gives up on something. It decides
-// nothing but how long a failure takes.
+// patience is how long a test waits before it gives up: only failures take so long.
 const patience = 60 * time.Second
 
 type processes struct {
 	named map[string]*process
 }
 
-// process is one that runs beside the script.
+// process runs at the same time as the script.
 type process struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
@@ -94,7 +93,7 @@ func (all *processes) killAll() {
 	}
 }
 
-// named returns the process that a command is about.
+// named returns the process of that name.
 func named(ts *testscript.TestScript, args []string) *process {
 	if len(args) == 0 {
 		ts.Fatalf("name a process")

@@ -6,20 +6,25 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
 
 const rmHelp = `Remove segments, as ipcrm does for System V memory.
 
-The key is free at once. Processes that are attached keep the memory, and the
-lock, until they detach: nothing is taken from under them.
+A segment in use is removed only with --force. Its key is free at once. The
+processes that are attached keep the memory and the lock until they detach, but
+no other process finds them any more.
 
---dead removes what crashes have left: segments that no living process is
-attached to. It harms nobody, and waits for nobody. There is no need for it;
-whoever creates or attaches next clears away what is in the way.`
+--dead removes what crashes have left: the segments that no live process is
+attached to. It does not wait. It is never necessary, because a run that creates
+or attaches removes a dead segment of its key first.`
+
+const rmExamples = `  demo rm frames --force
+  demo rm --dead`
 
 func newRm() *cobra.Command {
-	var dead bool
+	var dead, force bool
 	cmd := &cobra.Command{
 		Use:               "rm KEY...",
 		Short:             "Remove segments",
@@ -38,35 +43,58 @@ func newRm() *cobra.Command {
 			if dead {
 				return removeDead(cmd)
 			}
-			return removeKeys(cmd, keys)
+			return removeKeys(cmd, keys, force)
 		},
 	}
-	cmd.Flags().BoolVar(&dead, "dead", false, "remove all that no process uses any more")
-	return cmd
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "remove segments in use, too")
+	cmd.Flags().BoolVar(&dead, "dead", false, "remove all segments that no live process is attached to")
+	return withHelp(cmd, rmExamples, exitNotExist, exitPermission, "     75  a segment is in use; --force removes it")
 }
 
-// removeKeys removes as many as it can.
-func removeKeys(cmd *cobra.Command, keys []string) error {
+// removeKeys removes as many segments as possible. It reports every error but the
+// last, which it returns.
+func removeKeys(cmd *cobra.Command, keys []string, force bool) error {
 	var failed error
 	for _, key := range keys {
-		info, _ := shm.Stat(key, storeOptions()...)
-		if err := shm.Remove(key, storeOptions()...); err != nil {
-			if failed != nil { // one line each; the last is the caller's to print
-				line, _ := explain(cmd.Context(), failed)
-				fmt.Fprintln(cmd.ErrOrStderr(), "demo: "+line)
+		done, err := removeKey(key, force)
+		if err == nil {
+			if _, err := fmt.Fprintln(cmd.OutOrStdout(), done); err != nil {
+				return err
 			}
-			failed = err
 			continue
 		}
-		kept := ""
-		if info.Attached > 0 {
-			kept = fmt.Sprintf("; %d attached keep the memory until they detach", info.Attached)
+		if failed != nil {
+			line, _ := explain(cmd.Context(), failed)
+			fmt.Fprintln(cmd.ErrOrStderr(), "demo: "+line)
 		}
-		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "removed %s%s\n", showKey(key), kept); err != nil {
-			return err
-		}
+		failed = err
 	}
 	return failed
+}
+
+// removeKey removes one segment, and says what it did.
+func removeKey(key string, force bool) (done string, err error) {
+	info, err := shm.Stat(key, storeOptions()...)
+	if err == nil && info.Attached > 0 && !force {
+		return "", codeError{codeBusy, fmt.Sprintf("%q is in use: %s; --force removes it", key, inUse(info))}
+	}
+	if err := shm.Remove(key, storeOptions()...); err != nil {
+		return "", err
+	}
+	done = "removed " + showKey(key, maxShownKey)
+	if info.Attached > 0 {
+		done += "; the memory stays for " + units.Count(info.Attached, "attachment")
+	}
+	return done, nil
+}
+
+// inUse says what uses a segment.
+func inUse(info shm.Info) string {
+	text := units.Count(info.Attached, "attachment")
+	if info.Owner != nil {
+		text += fmt.Sprintf(", locked by process %d", info.Owner.PID)
+	}
+	return text
 }
 
 func removeDead(cmd *cobra.Command) error {
@@ -75,11 +103,11 @@ func removeDead(cmd *cobra.Command) error {
 		return err
 	}
 	for _, info := range swept {
-		name := showKey(info.Key)
+		name := showKey(info.Key, maxShownKey)
 		if info.Key == "" {
-			name = info.Name // its creator died before it had written the key
+			name = info.Name // its creator died before it wrote the key
 		}
-		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "removed %s, %d bytes\n", name, info.Size); err != nil {
+		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "removed %s, %s\n", name, units.Count(info.Size, "byte")); err != nil {
 			return err
 		}
 	}

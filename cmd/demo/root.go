@@ -3,9 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"runtime"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
+	"qshm/keymap"
 	"qshm/shm"
 )
 
@@ -16,27 +20,27 @@ Run it twice, in two terminals:
   demo            the first run creates a segment of shared memory; type lines
   demo            every further run attaches, and shows each line as it comes
 
-What the first run has typed stands in memory that both processes see; nothing
-is sent. The segment is gone with the last process that detaches, or dies.
+The text is in memory that both processes see; nothing is sent. The segment is
+destroyed when the last process detaches or dies.
 
-It works piped as well. In a script, say which is which, since either may come
-first: --read waits for a writer, --readers 1 for one reader:
+It works with pipes, too. In a script, say which run reads and which one writes,
+since either may come first: with --read a run waits for a writer, with
+--readers 1 for one reader.
 
-  seq 1000 | demo --key numbers --readers 1 &
-  demo --key numbers --read > copy
+A run ends at the end of its input or with Ctrl-C. A run that reads also ends
+when the writer has ended or was killed. If the writer ends while other runs
+read, the next run writes.
 
-The other commands look at segments, and at how they work: try "demo tour".`
+The other commands show which segments there are, and how they work: begin with
+"demo tour".`
 
-const rootFlags = `A run ends with the end of its input, with Ctrl-C, or, if it reads, when the
-writer has gone, also if that was killed. If the writer has gone while others
-are still reading, the next run goes on in its place.
-
-`
+const rootExamples = `  seq 1000 | demo --key numbers --readers 1 &
+  demo --key numbers --read > copy`
 
 // store is the flag --store.
 var store string
 
-// storeOptions are what finds the store that the flags name.
+// storeOptions name the store that the flags name.
 func storeOptions() []shm.Option {
 	if store == "" {
 		return nil
@@ -44,50 +48,86 @@ func storeOptions() []shm.Option {
 	return []shm.Option{shm.Dir(store)}
 }
 
+// storePath returns the path of the store, which need not exist.
+func storePath() string {
+	dir, err := keymap.Find(store)
+	var in *fs.PathError
+	if errors.As(err, &in) {
+		return in.Path
+	}
+	return dir
+}
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "demo",
 		Short:         "Memory shared between processes by key",
-		Long:          rootHelp + "\n\n" + rootFlags + exitCodes,
+		Long:          rootHelp,
+		Version:       version(),
+		Args:          noCommand,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	share := addShare(root)
-	root.RunE = share
-	root.PersistentFlags().StringVar(&store, "store", "",
-		"the `DIR` that the segments stand in (default $QSHM_DIR, else /dev/shm/qshm-UID, else the temp directory)")
+	withHelp(root, rootExamples, exitNotExist, exitPermission, exitNoSpace,
+		"      6  read, perhaps half-written: the last writer died holding the lock",
+		"     75  busy: a lock (lock), an instance (single), a segment in use (rm)",
+		"    126  the command cannot be run (lock, single)",
+		"    127  there is no such command (lock, single)")
+	addShare(root)
+	root.Flags().Bool("version", false, "print the version")
 	root.PersistentFlags().SortFlags = false
+	root.PersistentFlags().StringVar(&store, "store", "",
+		"use the store in `DIR` (default $QSHM_DIR, else /dev/shm/qshm-UID, else in the temp directory)")
+	root.PersistentFlags().BoolP("help", "h", false, "print this help")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err, cmd.CommandPath()} })
 	root.AddCommand(newTour(), newTourPeer(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newBench(), newBenchPeer(), newRm())
-	root.SetHelpCommand(&cobra.Command{
+	root.SetHelpCommand(newHelp())
+	root.SetUsageTemplate(usageTemplate)
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SuggestionsMinimumDistance = 2
+	root.RegisterFlagCompletionFunc("key", completeKeys)
+	addCompletionHelp(root)
+	return root
+}
+
+// version says what the binary was built from.
+func version() string {
+	version := "(unknown)"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+	}
+	return fmt.Sprintf("%s, %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+func newHelp() *cobra.Command {
+	cmd := &cobra.Command{
 		Use:   "help [COMMAND]",
 		Short: "Say more about a command",
+		Long:  "Print the help of a command, as the command does with --help.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
 				return usageError{fmt.Errorf("unknown command %q", args[len(args)-1]), "demo"}
 			}
-			about.InitDefaultHelpFlag()
 			return about.Help()
 		},
-	})
-	root.SuggestionsMinimumDistance = 2
-	root.RegisterFlagCompletionFunc("key", completeKeys)
-	root.SetUsageTemplate(usageTemplate)
-	root.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return nil
-		}
-		err := fmt.Errorf("unknown command %q", args[0])
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			err = fmt.Errorf("%w, perhaps %q", err, near[0])
-		}
-		return usageError{err, "demo"}
 	}
-	return root
+	return withHelp(cmd, "  demo help lock\n  demo help ls | less")
 }
 
-// oneKey wants exactly the key that a command is about.
+// noCommand refuses the arguments of the root command: they would be commands.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q", args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		err = fmt.Errorf("%w, perhaps %q", err, near[0])
+	}
+	return usageError{err, "demo"}
+}
+
+// oneKey wants exactly one argument, a key.
 func oneKey(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
@@ -114,5 +154,11 @@ Commands:{{range .Commands}}{{if .IsAvailableCommand}}
   {{rpad .Name .NamePadding}}  {{.Short}}{{end}}{{end}}{{end}}{{if or .HasAvailableInheritedFlags .HasAvailableLocalFlags}}
 
 Flags:
-{{.Flags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}
+{{.Flags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}{{with .Annotations.exits}}
+
+Exit codes:
+{{.}}{{end}}{{with .Example}}
+
+Examples:
+{{.}}{{end}}
 `

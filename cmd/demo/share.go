@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,11 +15,10 @@ import (
 	"qshm/shm"
 )
 
-// This file is the program run twice: the first shares what it is given, the
-// others show it.
+// The program run twice: the first run shares its input, the others show it.
 
-// addShare gives the root command its flags, and returns what it does.
-func addShare(root *cobra.Command) func(*cobra.Command, []string) error {
+// addShare makes the root command share text.
+func addShare(root *cobra.Command) {
 	size := units.Size(64 << 10)
 	var (
 		key     string
@@ -28,17 +26,14 @@ func addShare(root *cobra.Command) func(*cobra.Command, []string) error {
 		read    bool
 	)
 	flags := root.Flags()
-	flags.SortFlags = false
-	flags.StringVarP(&key, "key", "k", "demo", "the `KEY` to meet under")
-	flags.VarP(&size, "size", "s", "of the segment, if this run creates it: 4096, 64KiB, 1M")
-	flags.BoolVarP(&read, "read", "r", false, "read in any case: if nobody writes yet, wait for a writer")
+	flags.StringVarP(&key, "key", "k", "demo", "meet the other runs under `KEY`")
+	flags.VarP(&size, "size", "s", "size of the segment if this run creates it: 4096, 64KiB, 1M")
+	flags.BoolVarP(&read, "read", "r", false, "read, and wait for a writer if there is none yet")
 	flags.IntVar(&readers, "readers", 0, "if this run writes, wait for `N` readers first")
-	return func(cmd *cobra.Command, _ []string) error {
+	root.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {
 		case size < textlog.MinSize:
-			return usageError{fmt.Errorf("--size %d is too small for text: at least %d", size, textlog.MinSize), "demo"}
-		case size > math.MaxInt:
-			return usageError{fmt.Errorf("--size %d is more than this machine can address", size), "demo"}
+			return usageError{fmt.Errorf("--size %d is too small for text: want at least %d", size, textlog.MinSize), "demo"}
 		case readers < 0:
 			return usageError{fmt.Errorf("--readers %d: want a number of processes", readers), "demo"}
 		case readers > 0 && read:
@@ -59,7 +54,7 @@ type sharing struct {
 	log      *textlog.Log
 }
 
-// say tells on standard error what happened; standard output is for the text.
+// say reports on standard error; standard output is for the text.
 func (s *sharing) say(format string, args ...any) {
 	fmt.Fprintf(s.cmd.ErrOrStderr(), "demo: "+format+"\n", args...)
 }
@@ -73,7 +68,7 @@ func (s *sharing) run(ctx context.Context, size int) error {
 	s.seg = seg
 	s.log, err = textlog.Join(seg, !s.onlyRead)
 	if errors.Is(err, textlog.ErrForeign) {
-		return fmt.Errorf("%q is in use for something else (%s, no shared text); name another key with --key", s.key, units.Format(int64(seg.Size())))
+		return fmt.Errorf("%q has other contents (%s, no shared text); name another key with --key", s.key, units.Format(int64(seg.Size())))
 	}
 	if err != nil {
 		return err
@@ -88,7 +83,7 @@ func (s *sharing) run(ctx context.Context, size int) error {
 	}
 	did = fmt.Sprintf("%s %q, %s, %d attached", did, s.key, units.Format(info.Size), info.Attached)
 	if s.log.Writer() {
-		s.say("%s; what is typed here, each further run shows; Ctrl-D ends", did)
+		s.say("%s; further runs show what is typed here; Ctrl-D ends", did)
 		err = s.write(ctx)
 	} else {
 		doing := "showing what the writer shares"
@@ -104,30 +99,23 @@ func (s *sharing) run(ctx context.Context, size int) error {
 	return s.leave(err)
 }
 
-// leave detaches and says what that did to the segment.
+// leave detaches and says what became of the segment.
 func (s *sharing) leave(err error) error {
 	if detached := s.seg.Detach(); detached != nil && err == nil {
 		err = detached
 	}
-	info, gone := shm.Stat(s.key, storeOptions()...)
+	info, missing := shm.Stat(s.key, storeOptions()...)
 	switch {
-	// Several who detach at once may all come here.
-	case errors.Is(gone, shm.ErrNotExist) || gone == nil && info.Status != shm.StatusLive:
-		s.say("detached; nobody is left: the segment is destroyed")
-	case gone == nil:
-		s.say("detached; the segment is left to %d other%s", info.Attached, plural(info.Attached))
+	// If several processes detach at once, each of them may get here.
+	case errors.Is(missing, shm.ErrNotExist) || missing == nil && info.Status != shm.StatusLive:
+		s.say("detached, the last process; the segment is destroyed")
+	case missing == nil:
+		s.say("detached; the segment stays for %s", units.Count(info.Attached, "attachment"))
 	}
 	return err
 }
 
-func plural(n int) string {
-	if n == 1 {
-		return ""
-	}
-	return "s"
-}
-
-// write shares the lines of the input, until its end or the context's.
+// write shares the lines of the input, until the input or the context ends.
 func (s *sharing) write(ctx context.Context) error {
 	if err := s.awaitReaders(ctx); err != nil {
 		return err
@@ -172,8 +160,8 @@ func (s *sharing) write(ctx context.Context) error {
 	}
 }
 
-// awaitReaders waits until as many others are attached as --readers says. Each
-// changes the segment when it joins, which wakes us.
+// awaitReaders waits until as many readers are attached as --readers says. Each
+// reader changes the segment when it joins, which ends the Wait.
 func (s *sharing) awaitReaders(ctx context.Context) error {
 	for {
 		since := s.seg.Version()
@@ -187,20 +175,20 @@ func (s *sharing) awaitReaders(ctx context.Context) error {
 	}
 }
 
-// read shows the text until the writer has gone.
+// read shows the text until the writer has ended.
 func (s *sharing) read(ctx context.Context) error {
 	out := s.cmd.OutOrStdout()
 	for {
 		text, lost, err := s.log.Next(ctx)
 		if lost > 0 {
-			s.say("%d bytes are missing here: they were overwritten before this run came to read them", lost)
+			s.say("%s missing here: this run was too slow, and the writer has overwritten them", units.Count(int64(lost), "byte"))
 		}
 		switch {
 		case errors.Is(err, io.EOF):
 			s.say("the writer has ended")
 			return nil
 		case errors.Is(err, textlog.ErrKilled):
-			s.say("the writer died without a word; what it had shared is complete")
+			s.say("the writer was killed; what it had shared is complete")
 			return nil
 		case err != nil:
 			return err

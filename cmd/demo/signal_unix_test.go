@@ -19,7 +19,7 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	if sig != syscall.SIGSTOP {
 		return
 	}
-	// Until it has stopped it goes on, and might see what comes next.
+	// Until it has stopped, it might see what the script does next.
 	for late := time.Now().Add(patience); time.Now().Before(late); {
 		state, err := exec.Command("ps", "-o", "state=", "-p", strconv.Itoa(p.Pid)).Output()
 		ts.Check(err)

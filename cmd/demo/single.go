@@ -17,22 +17,20 @@ import (
 
 const singleHelp = `Run a command unless it is running already: one instance per key.
 
-The first run holds the key while its command runs, passes signals on, and exits
-with the command's exit code. Another run, meanwhile, does not run its command: it
-says so in a line and exits with 75. An instance that was killed is replaced at
-once.
+The first run is the instance while its command runs: it passes signals on, and
+exits with the command's exit code. Another run does not run its command
+meanwhile: it says so in a line and exits with 75. If the instance is killed,
+the next run takes its place at once.
 
-With --send another run hands its COMMAND and ARGs to the running one instead, and
-exits with 0 when that has taken them. The running one prints each message on a
-line, its parts separated by spaces; or, with --on-message, runs a command for
-each, one after the other:
+With --send, a run hands its COMMAND and ARGs to the instance, if there is one,
+and exits with 0 when the instance has taken them. The instance prints each
+such message on a line, with spaces between its parts. With --on-message it
+runs a command for each message instead, one after the other: the shell runs
+CMD, which finds the COMMAND and ARGs that were sent in "$1", "$2" and so on.
+On Windows, CMD is a program that gets them as its arguments.`
 
-  demo single editor --on-message 'xdg-open "$2"' --send -- edit a.txt
-  demo single editor --send -- edit b.txt       # runs: xdg-open b.txt
-
-The command of --on-message is run by the shell, with the COMMAND and ARGs that
-were sent as "$1" "$2" and so on. On Windows it is a program that gets them as
-its arguments.`
+const singleExamples = `  demo single editor --on-message 'xdg-open "$2"' --send -- edit a.txt
+  demo single editor --send -- edit b.txt       # runs: xdg-open b.txt`
 
 func newSingle() *cobra.Command {
 	var (
@@ -40,7 +38,7 @@ func newSingle() *cobra.Command {
 		onMessage string
 	)
 	cmd := &cobra.Command{
-		Use:                   "single KEY [--send] [--on-message CMD] -- COMMAND [ARG...]",
+		Use:                   "single KEY [flags] -- COMMAND [ARG...]",
 		DisableFlagsInUseLine: true,
 		Short:                 "Run a command unless it is running already",
 		Long:                  singleHelp,
@@ -57,23 +55,22 @@ func newSingle() *cobra.Command {
 					return err
 				}
 				if !send {
-					return codeError{codeBusy, fmt.Sprintf("an instance of %q is running; --send would hand it these arguments", key)}
+					return codeError{codeBusy, fmt.Sprintf("an instance of %q is running; with --send it gets these arguments", key)}
 				}
 				err = single.Send(cmd.Context(), key, packArgs(command), storeOptions()...)
 				if !errors.Is(err, single.ErrNotRunning) {
 					return err
 				}
-				// It has ended before it took the message: perhaps we are the next.
+				// The instance ended before it took the message: try to be the next.
 			}
 		},
 	}
-	cmd.Flags().SortFlags = false
 	cmd.Flags().BoolVar(&send, "send", false, "if an instance is running, hand it COMMAND and ARGs")
 	cmd.Flags().StringVar(&onMessage, "on-message", "", "as the instance, run `CMD` for each message")
-	return cmd
+	return withHelp(cmd, singleExamples, exitPermission, exitNoSpace, "     75  an instance is running", exitRun)
 }
 
-// runInstance runs the command while it serves messages.
+// runInstance runs the command, and serves messages meanwhile.
 func runInstance(cmd *cobra.Command, instance *single.Instance, command []string, onMessage string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan struct{})
@@ -85,15 +82,15 @@ func runInstance(cmd *cobra.Command, instance *single.Instance, command []string
 	}()
 	err := runCommand(command[0], command[1:], nil)
 	cancel()
-	<-served // what was taken is served
+	<-served // the last message that was taken
 	if closed := instance.Close(); err == nil {
 		err = closed
 	}
 	return err
 }
 
-// serve prints a message or runs a command for it. What goes wrong with one must
-// not end the instance.
+// serve prints a message or runs a command for it. An error is reported and does not
+// end the instance.
 func serve(cmd *cobra.Command, args []string, onMessage string) {
 	if onMessage == "" {
 		io.WriteString(cmd.OutOrStdout(), strings.Join(args, " ")+"\n")
@@ -110,8 +107,8 @@ func serve(cmd *cobra.Command, args []string, onMessage string) {
 	}
 }
 
-// A message is each argument with a zero byte after it, which no argument can
-// hold.
+// packArgs makes a message of arguments, with a zero byte after each: no argument
+// contains one.
 func packArgs(args []string) []byte {
 	return []byte(strings.Join(args, "\x00") + "\x00")
 }

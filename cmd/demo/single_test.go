@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// demo is a process of the program itself, with a store of the test's own.
+// demo returns a command that runs the program, with a store for the test.
 func demo(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -69,7 +69,7 @@ func TestOneOfManyRuns(t *testing.T) {
 		ran     int
 		refused int
 	)
-	hold, release, err := os.Pipe() // the one that runs holds on until all have tried
+	hold, release, err := os.Pipe() // the instance runs until all others have tried
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,16 +101,17 @@ func TestOneOfManyRuns(t *testing.T) {
 	nothingLeft(t)
 }
 
-// What many send at once arrives, each message once and whole, and those of one
+// The messages of many senders at once arrive, each once and whole, and those of one
 // sender in its order.
 func TestMessagesArrive(t *testing.T) {
 	needShell(t)
 	const senders = 50
-	messages := 50
+	messages := 16
 	if raceEnabled {
 		messages = 5 // a process takes long to start
 	}
-	app := demo(t, "single", "app", "--", "sh", "-c", "echo running; read line")
+	app := exec.Command("demo", "single", "app", "--", "sh", "-c", "echo running; read line")
+	app.Env = append(os.Environ(), "QSHM_DIR="+testStore(t))
 	in, err := app.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +122,7 @@ func TestMessagesArrive(t *testing.T) {
 	if err := app.Start(); err != nil {
 		t.Fatal(err)
 	}
+	defer app.Process.Kill()
 	<-running
 	lengths := []int{0, 1, 10, 1000, 65471, 65472, 65473, 100000}
 	var all sync.WaitGroup
@@ -146,7 +148,7 @@ func TestMessagesArrive(t *testing.T) {
 		fmt.Sscan(line[:strings.Index(line, " ")], &s)
 		fmt.Sscan(head, &m)
 		if m != next[s] {
-			t.Fatalf("message %d of sender %d came where %d was due", m, s, next[s])
+			t.Fatalf("message %d of sender %d arrived before message %d", m, s, next[s])
 		}
 		next[s]++
 		if want := lengths[(s+m)%len(lengths)]; len(padding) != want || strings.Trim(padding, "x") != "" {

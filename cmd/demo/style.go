@@ -7,8 +7,7 @@ import (
 	"golang.org/x/term"
 )
 
-// This file is about colours: only on terminals, and not where NO_COLOR
-// (no-color.org) asks for none.
+// Colours: only on terminals, and not if NO_COLOR (no-color.org) is set.
 
 func isTerminal(f any) bool {
 	file, ok := f.(*os.File)
@@ -19,8 +18,8 @@ func coloursWanted() bool { return os.Getenv("NO_COLOR") == "" && os.Getenv("TER
 
 func colours(w io.Writer) bool { return coloursWanted() && isTerminal(w) }
 
-// forceUTF8 makes the screen show all characters also where no locale is set, as
-// in most containers: a terminal of today understands them.
+// forceUTF8 makes the screen show all characters if no locale is set, as in most
+// containers: the terminals in use understand UTF-8.
 func forceUTF8() {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if v := os.Getenv(name); v != "" {

@@ -21,8 +21,7 @@ import (
 	"qshm/shm"
 )
 
-// A terminal runs the program on a pseudo-terminal, and keeps what its screen
-// shows.
+// A terminal runs the program on a pseudo-terminal, and keeps what the screen shows.
 type terminal struct {
 	t       testing.TB
 	cmd     *exec.Cmd
@@ -70,7 +69,7 @@ func openTerminal(t testing.TB, dir string, args ...string) *terminal {
 	t.Cleanup(func() {
 		x.cmd.Process.Kill()
 		<-x.ended
-		tty.Close() // not before: the master would report the end, and what it has left be lost
+		tty.Close() // not earlier: the rest of the output would be lost
 		ptmx.Close()
 	})
 	return x
@@ -85,7 +84,7 @@ func (x *terminal) resize(columns, rows int) {
 	}
 }
 
-// rows returns what the screen shows, without blanks at the end.
+// rows returns the rows of the screen, without blanks at their ends.
 func (x *terminal) rows() []string {
 	rows := strings.Split(x.vt.String(), "\n")
 	for i := range rows {
@@ -101,7 +100,7 @@ func (x *terminal) typed(text string) {
 	}
 }
 
-// until waits until the screen is as it must be.
+// until waits until ok.
 func (x *terminal) until(what string, ok func() bool) {
 	x.t.Helper()
 	late := time.After(patience)
@@ -127,7 +126,7 @@ func (x *terminal) seeRows(want ...string) {
 	x.until(fmt.Sprintf("the rows %q", want), func() bool { return slices.Equal(x.rows()[:len(want)], want) })
 }
 
-// ends waits for the end, which must leave the terminal as it was.
+// ends waits for the end of the program, which must leave the terminal as it was.
 func (x *terminal) ends(code int) {
 	x.t.Helper()
 	select {
@@ -143,7 +142,7 @@ func (x *terminal) ends(code int) {
 		if err != nil {
 			x.t.Fatal(err)
 		}
-		x.vt.Lock() // these two do not, themselves
+		x.vt.Lock() // the next two calls need it
 		normal := x.vt.Mode()&vt10x.ModeAltScreen == 0 && x.vt.CursorVisible()
 		x.vt.Unlock()
 		return normal && reflect.DeepEqual(x.before, now)
@@ -181,7 +180,7 @@ const quit = "\x11" // Ctrl-Q
 func TestViewersShowWhatIsTyped(t *testing.T) {
 	dir := testStore(t)
 	edit := openTerminal(t, dir, "edit", "notes")
-	edit.see("edit notes  0/32240 bytes")
+	edit.see("edit notes  0 bytes in 4 KiB")
 	first := openTerminal(t, dir, "view", "notes")
 	first.see("showing what is typed")
 	edit.see("has joined")
@@ -222,7 +221,7 @@ func TestSeveralEditorsShowTheSame(t *testing.T) {
 	b.seeRows("one.")
 	b.typed("\x05two.") // Ctrl-E, the end of the line
 	a.seeRows("one.two.")
-	// Both at once: each key counts, at the place where its editor is.
+	// Both at once: each key counts, at the place of its editor's cursor.
 	for range 20 {
 		a.typed("a")
 		b.typed("b")
@@ -248,7 +247,7 @@ func TestKilledEditor(t *testing.T) {
 	editor := attached(t, dir, "notes")[0]
 	view := openTerminal(t, dir, "view", "notes")
 	view.seeRows("before")
-	edit.typed(strings.Repeat("x", 200)) // it is at work when it is killed
+	edit.typed(strings.Repeat("x", 200)) // so that it is killed amid its work
 	kill(t, editor)
 	edit.ends(128 + int(syscall.SIGKILL))
 	edit.see("ended by a signal: killed")
@@ -260,7 +259,7 @@ func TestKilledEditor(t *testing.T) {
 	next.see("1 editor, 1 viewer")
 	next.typed("after ")
 	view.until("what the next types", func() bool {
-		words := strings.Fields(strings.Join(view.rows(), " ")) // the long one may have a row of its own
+		words := strings.Fields(strings.Join(view.rows(), " ")) // the long word may have a row of its own
 		return words[0] == "after" && strings.HasPrefix(words[1], "before")
 	})
 	next.typed(quit)
@@ -270,13 +269,13 @@ func TestKilledEditor(t *testing.T) {
 	nothingLeft(t)
 }
 
-// The parent of the process on the screen may be killed as well.
+// The guard, the parent of the process on the screen, may be killed as well.
 func TestKilledGuard(t *testing.T) {
 	dir := testStore(t)
 	edit := openTerminal(t, dir, "edit", "notes")
 	edit.see("edit notes")
 	kill(t, edit.cmd.Process.Pid)
-	edit.ends(-1) // and the screen's process a moment later
+	edit.ends(-1) // and the process on the screen a moment later
 	for {
 		if info, err := shm.Stat("notes", shm.Dir(dir)); err != nil || info.Attached == 0 {
 			break
@@ -285,7 +284,7 @@ func TestKilledGuard(t *testing.T) {
 	}
 	view := openTerminal(t, dir, "view", "notes")
 	view.ends(codeNotExist)
-	view.see("nobody edits \"notes\"; start `demo edit notes` first")
+	view.see("there is no text \"notes\" in ")
 	nothingLeft(t)
 }
 
@@ -298,7 +297,7 @@ func TestSignalsEndTheScreen(t *testing.T) {
 	nothingLeft(t)
 }
 
-// A stopped editor is alive, and nobody's screen hangs.
+// A stopped editor is alive, and other screens do not hang.
 func TestStoppedEditor(t *testing.T) {
 	dir := testStore(t)
 	a := openTerminal(t, dir, "edit", "notes")
@@ -319,20 +318,94 @@ func TestStoppedEditor(t *testing.T) {
 	nothingLeft(t)
 }
 
-func TestFullSegmentKeepsWholeCharacters(t *testing.T) {
+func (x *terminal) pasted(text string) { x.typed("\x1b[200~" + text + "\x1b[201~") }
+
+// The segment grows with the text, and all editors and viewers go on.
+func TestTextGrows(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "small", "--size", "4096")
-	edit.see("0/1520 bytes")
-	paste := func(text string) { edit.typed("\x1b[200~" + text + "\x1b[201~") }
-	paste(strings.Repeat("x", 1516))
-	edit.see("1516/1520 bytes")
-	paste("日本語")
-	edit.see("1519/1520 bytes")
-	edit.see("the segment is full: 3 of 9 bytes were kept")
-	edit.typed("é")
-	edit.see("0 of 2 bytes were kept")
-	edit.typed("\x7f")
-	edit.see("1516/1520 bytes")
+	edit := openTerminal(t, dir, "edit", "notes")
+	edit.see("0 bytes in 4 KiB")
+	view := openTerminal(t, dir, "view", "notes")
+	edit.see("1 viewer")
+	second := openTerminal(t, dir, "edit", "notes")
+	edit.see("2 editors")
+	line := strings.Repeat("x", 79) + "\r"
+	for i, size := range []string{"4 KiB", "4 KiB", "8 KiB", "8 KiB"} {
+		edit.pasted(strings.Repeat(line, 9))
+		length := fmt.Sprintf("%d bytes in %s", (i+1)*9*80, size)
+		edit.see(length)
+		view.see(length)
+	}
+	second.see("2880 bytes in ")
+	second.typed("of the second ")
+	for _, x := range []*terminal{edit, view} {
+		x.see("2894 bytes in ")
+	}
+	edit.pasted(strings.Repeat("y", 200_000)) // more than double
+	view.see("202894 bytes in ")
+	second.see("202894 bytes in ")
+	second.typed("\x1b[H\x1b[A\x1b[A\x1b[A\x1b[Ato the end")
+	for _, x := range []*terminal{edit, view, second} {
+		x.see("202904 bytes in ")
+		x.typed(quit)
+		x.ends(0)
+	}
+	nothingLeft(t)
+}
+
+// A full store keeps the text that fits, in whole characters.
+func TestFullStoreKeepsWholeCharacters(t *testing.T) {
+	dir := testStore(t)
+	smallStore(t, dir, 64<<10)
+	edit := openTerminal(t, dir, "edit", "notes")
+	edit.see("0 bytes in 4 KiB")
+	edit.pasted(strings.Repeat("日本語", 10_000))
+	edit.see(" of 90000 bytes: the store is full")
+	var length int
+	edit.until("how much fits", func() bool {
+		_, bar, _ := strings.Cut(strings.Join(edit.rows(), "\n"), "edit notes ")
+		_, err := fmt.Sscanf(bar, " %d bytes", &length)
+		return err == nil && length > 20_000 && length%3 == 0
+	})
+	edit.typed("\x7f") // what follows works
+	edit.see(fmt.Sprintf("%d bytes", length-3))
+	edit.typed("e\u0301")
+	edit.see(fmt.Sprintf("%d bytes", length))
+	edit.typed(quit)
+	edit.ends(0)
+	nothingLeft(t)
+}
+
+// smallStore makes dir a file system of its own, or skips the test.
+func smallStore(t *testing.T, dir string, size int) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("mode=700,size=%d", size), "tmpfs", dir).CombinedOutput(); err != nil {
+		t.Skipf("mount: %v: %s", err, out)
+	}
+	t.Cleanup(func() { exec.Command("umount", "-l", dir).Run() })
+}
+
+// The status bar spans the window, whatever its width.
+func TestStatusBarSpansTheWindow(t *testing.T) {
+	dir := testStore(t)
+	edit := openTerminal(t, dir, "edit", "notes")
+	for _, width := range []int{80, 120, 40} {
+		edit.resize(width, 12)
+		edit.until("a bar across the window", func() bool {
+			edit.vt.Lock()
+			defer edit.vt.Unlock()
+			for x := range width {
+				if edit.vt.Cell(x, 10).BG != vt10x.DefaultFG { // reversed
+					return false
+				}
+			}
+			return true
+		})
+		edit.see("edit notes")
+	}
 	edit.typed(quit)
 	edit.ends(0)
 	nothingLeft(t)
@@ -349,8 +422,8 @@ func TestUnicodePasteAndResize(t *testing.T) {
 	view.see("second  tab")
 	view.see("日")
 	view.see("👍")
-	edit.typed("\x7f\x7f\x7f\x7f")                     // four characters, whatever they are made of
-	view.see("26/32240 bytes")                         // which leaves the first three
+	edit.typed("\x7f\x7f\x7f\x7f")                     // four characters, of one to four bytes
+	view.see("26 bytes in 4 KiB")                      // which leaves the first three
 	edit.typed("\x15\x7f wide rows break at the edge") // Ctrl-U, backspace
 	view.seeRows("first", "second  tab wide rows break at the edge")
 	view.resize(20, 8)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,25 +12,29 @@ import (
 	"github.com/spf13/cobra"
 
 	"qshm/cmd/demo/internal/layout"
+	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
 
 const topHelp = `Show the segments of a store, live, on the whole screen.
 
-CHANGES/S is how often a segment was unlocked by somebody who may have written,
-each second. LOCKED BY is the process that holds the lock, and for how long it
-has been seen to.
+CHANGES/S is how often in a second a process that may have written unlocked the
+segment. LOCKED BY is the process that holds the lock, and for how long top has
+seen it do so. "demo ls --help" explains the other columns.
 
 Keys:
   Up, Down       choose a segment
   k b a c s      sort by key, bytes, attached, changes, status; again: reverse
-  r              remove the chosen one (asks first): its key is free at once, and
-                 who is attached keeps the memory
-  d              remove all that are dead
+  r              remove the chosen segment, after a question: its key is free at
+                 once, and the processes that are attached keep the memory
+  d              remove all dead segments
   q, Ctrl-C      quit`
 
+const topExamples = `  demo top
+  demo top --every 0.2 --store /dev/shm/shared`
+
 func newTop() *cobra.Command {
-	every := time.Second
+	every := units.Duration(time.Second)
 	cmd := &cobra.Command{
 		Use:               "top",
 		Short:             "Show the segments, live, on the whole screen",
@@ -42,27 +45,27 @@ func newTop() *cobra.Command {
 			if err := checkEvery(cmd, every); err != nil {
 				return err
 			}
-			if _, err := shm.List(storeOptions()...); err != nil { // rather here than on a screen
+			if _, err := shm.List(storeOptions()...); err != nil { // before the screen is cleared
 				return err
 			}
-			return onScreen(cmd, "use `demo ls --watch` or `demo ls --json`", func(ctx context.Context) error {
-				t := &top{every: every, history: history{}, sortBy: 'k'}
+			return onScreen(cmd, `use "demo ls --watch" or "demo ls --json"`, func(ctx context.Context) error {
+				t := &top{every: time.Duration(every), history: history{}, sortBy: 'k'}
 				return t.run(ctx)
 			})
 		},
 	}
-	cmd.Flags().DurationVar(&every, "every", every, "how often to look, at least `TIME` 100ms")
-	return cmd
+	cmd.Flags().Var(&every, "every", "look every TIME, at least 100ms")
+	return withHelp(cmd, topExamples, exitPermission)
 }
 
-func checkEvery(cmd *cobra.Command, every time.Duration) error {
-	if every < 100*time.Millisecond {
-		return usageError{fmt.Errorf("--every %v: want at least 100ms", every), cmd.CommandPath()}
+func checkEvery(cmd *cobra.Command, every units.Duration) error {
+	if time.Duration(every) < 100*time.Millisecond {
+		return usageError{fmt.Errorf("--every %v: want at least 100ms", &every), cmd.CommandPath()}
 	}
 	return nil
 }
 
-// history is what was seen of each segment before, by file name.
+// history is what the last look has seen of each segment, by file name.
 type history map[string]seen
 
 type seen struct {
@@ -73,14 +76,14 @@ type seen struct {
 	lockSince time.Time
 }
 
-// row is a segment with what only looking twice can tell.
+// row is a segment with what a second look can tell.
 type row struct {
 	shm.Info
-	changes  float64 // each second; -1 where it was not seen before
+	changes  float64 // each second; -1 at the first look
 	lockedIn time.Duration
 }
 
-// look makes rows of infos, and remembers.
+// look makes rows of infos, and keeps what the next look needs.
 func (h history) look(infos []shm.Info, now time.Time) []row {
 	rows := make([]row, 0, len(infos))
 	next := history{}
@@ -119,16 +122,6 @@ func (r row) changesText() string {
 	return strconv.FormatFloat(r.changes, 'f', 0, 64)
 }
 
-func (r row) lockText() string {
-	if r.Owner == nil {
-		return "-"
-	}
-	if r.lockedIn < time.Second {
-		return strconv.Itoa(r.Owner.PID)
-	}
-	return fmt.Sprintf("%d %v", r.Owner.PID, r.lockedIn.Truncate(time.Second))
-}
-
 func (r row) pids() string {
 	var all []string
 	for _, a := range r.Attachments {
@@ -148,9 +141,9 @@ type top struct {
 	reverse bool
 	chosen  string // the file name of the chosen row
 	scroll  int
-	asking  string // the key to remove, while asking
+	asking  string // the key to remove, until the question is answered
 	news    string
-	bad     bool
+	bad     bool // news is an error
 }
 
 func (t *top) run(ctx context.Context) error {
@@ -223,7 +216,7 @@ func (t *top) sort() {
 	})
 }
 
-// at is which row is chosen; -1 if there is none.
+// at returns the index of the chosen row, or -1 if there are no rows.
 func (t *top) at() int {
 	for i, r := range t.rows {
 		if r.Name == t.chosen {
@@ -274,8 +267,8 @@ func (t *top) press(ev *tcell.EventKey) bool {
 			t.sortBy = key
 			t.sort()
 		case key == 'r' && at >= 0:
-			t.chosen, t.asking = t.rows[at].Name, t.rows[at].Key
-			t.say("remove %s? its %d attached keep the memory; y removes, any other key does not", showKey(t.asking), t.rows[at].Attached)
+			t.chosen = t.rows[at].Name
+			t.ask(t.rows[at].Info)
 		case key == 'd':
 			t.sweep()
 		}
@@ -289,6 +282,25 @@ func (t *top) choose(i int) {
 	}
 }
 
+// ask asks whether to remove a segment.
+func (t *top) ask(info shm.Info) {
+	if !wholeKey(info) {
+		t.say("the whole key is not known here; \"d\" removes dead segments")
+		return
+	}
+	t.asking = info.Key
+	t.say("%s", question(info))
+}
+
+// question asks whether to remove a segment, on a line of the screen.
+func question(info shm.Info) string {
+	before, after := "remove ", "? "+inUse(info)+" (y/n)"
+	if info.Status == shm.StatusDead {
+		before, after = "remove the dead segment ", "? no process uses it (y/n)"
+	}
+	return before + showKey(info.Key, lineWidth-2-len(before)-len(after)) + after
+}
+
 func (t *top) answer(ev *tcell.EventKey) {
 	key := t.asking
 	t.asking = ""
@@ -296,10 +308,10 @@ func (t *top) answer(ev *tcell.EventKey) {
 		t.say("nothing removed")
 		return
 	}
-	if err := shm.Remove(key, storeOptions()...); err != nil {
+	if done, err := removeKey(key, true); err != nil {
 		t.complain(err)
 	} else {
-		t.say("removed %s", showKey(key))
+		t.say("%s", done)
 	}
 	t.look()
 }
@@ -309,7 +321,7 @@ func (t *top) sweep() {
 	if err != nil {
 		t.complain(err)
 	} else {
-		t.say("removed %d that were dead", len(swept))
+		t.say("removed %s", units.Count(len(swept), "dead segment"))
 	}
 	t.look()
 }
@@ -325,19 +337,8 @@ func (t *top) complain(err error) {
 
 func (t *top) height() int { _, h := t.screen.Size(); return max(h-4, 1) }
 
-var topColumns = []struct {
-	title string
-	key   rune // sorts by it
-	right bool
-	text  func(row) string
-}{
-	{"KEY", 'k', false, func(r row) string { return showKey(r.Key) }},
-	{"BYTES", 'b', true, func(r row) string { return strconv.FormatInt(r.Size, 10) }},
-	{"ATTACHED", 'a', true, func(r row) string { return strconv.Itoa(r.Attached) }},
-	{"CHANGES/S", 'c', true, row.changesText},
-	{"STATUS", 's', false, func(r row) string { return r.Status.String() }},
-	{"LOCKED BY", 0, false, row.lockText},
-	{"PROCESSES", 0, false, row.pids},
+var topColumns = []column{
+	keyColumn, bytesColumn, attachedColumn, {"CHANGES/S", 'c', true, row.changesText}, statusColumn, lockColumn, {"PROCESSES", 0, false, row.pids},
 }
 
 func (t *top) draw() {
@@ -350,27 +351,19 @@ func (t *top) draw() {
 			live++
 		}
 	}
-	drawText(s, 0, 0, layout.Cut(fmt.Sprintf(" %d segment%s, %d live", len(t.rows), plural(len(t.rows)), live), width), tcell.StyleDefault.Bold(true))
-	widths := make([]int, len(topColumns))
-	for i, c := range topColumns {
-		widths[i] = len(c.title) + 2
-		for _, r := range t.rows {
-			widths[i] = max(widths[i], columns(c.text(r))+2)
-		}
-	}
+	title := fmt.Sprintf(" %s, %d live, in %s", units.Count(len(t.rows), "segment"), live, storePath())
+	drawText(s, 0, 0, layout.Cut(title, width), tcell.StyleDefault.Bold(true))
+	lines, widths := cells(topColumns, t.rows, width-1) // the first column is for the mark
 	at := t.at()
 	t.scroll = min(max(t.scroll, at-t.height()+1), max(at, 0))
 	bar := tcell.StyleDefault.Reverse(true)
 	drawText(s, 0, 1, strings.Repeat(" ", width), bar)
-	x := 1
-	for i, c := range topColumns {
-		style := bar
+	t.drawLine(1, lines[0], widths, func(c column) tcell.Style {
 		if c.key == t.sortBy {
-			style = style.Bold(true).Underline(true)
+			return bar.Bold(true).Underline(true)
 		}
-		t.cell(x, 1, widths[i], c.title, c.right, style)
-		x += widths[i]
-	}
+		return bar
+	})
 	for y := 0; y < t.height() && t.scroll+y < len(t.rows); y++ {
 		r := t.rows[t.scroll+y]
 		style := tcell.StyleDefault
@@ -381,32 +374,24 @@ func (t *top) draw() {
 			drawText(s, 0, y+2, ">", tcell.StyleDefault.Bold(true))
 			style = style.Bold(true)
 		}
-		x := 1
-		for i, c := range topColumns {
-			t.cell(x, y+2, widths[i], c.text(r), c.right, style)
-			x += widths[i]
-		}
+		t.drawLine(y+2, lines[1+t.scroll+y], widths, func(column) tcell.Style { return style })
 	}
 	t.drawFoot(width)
 	s.Show()
 }
 
-func columns(text string) int {
-	n := 0
-	for i := 0; i < len(text); {
-		length, width := layout.First(text[i:], n)
-		i += length
-		n += width
-	}
-	return n
-}
-
-func (t *top) cell(x, y, width int, text string, right bool, style tcell.Style) {
+// drawLine draws a line of the table, as far as it fits on the screen.
+func (t *top) drawLine(y int, line []string, widths []int, style func(column) tcell.Style) {
 	screen, _ := t.screen.Size()
-	if right {
-		x += width - 2 - columns(text)
+	x := 1
+	for i, c := range topColumns {
+		at := x
+		if c.right {
+			at += widths[i] - layout.Width(line[i])
+		}
+		drawText(t.screen, at, y, layout.Cut(line[i], max(screen-at, 0)), style(c))
+		x += widths[i] + 2
 	}
-	drawText(t.screen, x, y, layout.Cut(text, max(screen-x, 0)), style)
 }
 
 func (t *top) drawFoot(width int) {
@@ -423,37 +408,5 @@ func (t *top) drawFoot(width int) {
 		}
 	}
 	drawText(t.screen, 0, y, layout.Cut(" "+news, width), style)
-	drawText(t.screen, 0, y+1, layout.Cut(" k b a c s sort  r remove  d sweep the dead  q quit", width), tcell.StyleDefault.Dim(true))
-}
-
-// watchTable is ls --watch: the table again whenever it has changed. On a
-// terminal each takes the place of the one before.
-func watchTable(ctx context.Context, out io.Writer, every time.Duration) error {
-	before := ""
-	for {
-		infos, err := shm.List(storeOptions()...)
-		if err != nil {
-			return err
-		}
-		var b strings.Builder
-		if err := printTable(&b, infos); err != nil {
-			return err
-		}
-		if table := b.String(); table != before {
-			text := table
-			switch {
-			case isTerminal(out):
-				text = "\x1b[H\x1b[2J" + time.Now().Format(time.TimeOnly) + "\n" + table
-			case before != "":
-				text = "\n" + table
-			}
-			if _, err := io.WriteString(out, text); err != nil {
-				return err
-			}
-			before = table
-		}
-		if err := pause(ctx, every); err != nil {
-			return err
-		}
-	}
+	drawText(t.screen, 0, y+1, layout.Cut(" k b a c s: sort   r: remove   d: remove all dead   q: quit", width), tcell.StyleDefault.Dim(true))
 }

@@ -13,28 +13,32 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
 
-// This file shows, in two seconds, what the library does: this process and a
-// second one of the same binary, which does what it is told over a pipe.
+// The tour: this process, and a second one of the same binary that takes orders over
+// a pipe, show what the library does.
 
 const tourHelp = `Walk through what the library does, in about two seconds.
 
-The tour starts a second process of this program, and shows step by step: create,
-attach, write and read, a lock that excludes, a process killed while it holds the
-lock, the last detach, and that nothing is left. Each step is checked; should one
-not be as it must be, the tour says so and fails.
+The tour starts a second process of this program, and shows step by step:
+create, attach, write and read, a lock that excludes, a process killed while it
+holds the lock, the last detach, and an empty store. It checks each step, and
+fails if one has another result than it should.
 
 It has a store of its own, in the temp directory, unless --store names one.`
+
+const tourExamples = `  demo tour
+  demo tour --pace 2`
 
 const tourKey = "demo tour"
 
 func newTour() *cobra.Command {
-	var pace time.Duration
+	pace := units.Duration(200 * time.Millisecond)
 	cmd := &cobra.Command{
 		Use:               "tour",
-		Short:             "Walk through create, attach, lock, crash and clean-up in two seconds",
+		Short:             "Walk through create, attach, lock, crash and clean-up",
 		Long:              tourHelp,
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -47,12 +51,12 @@ func newTour() *cobra.Command {
 				}
 				defer os.RemoveAll(dir)
 			}
-			t := &tour{ctx: cmd.Context(), out: cmd.OutOrStdout(), pace: pace, dir: dir, in: shm.Dir(dir)}
+			t := &tour{ctx: cmd.Context(), out: cmd.OutOrStdout(), pace: time.Duration(pace), dir: dir, in: shm.Dir(dir)}
 			return t.run()
 		},
 	}
-	cmd.Flags().DurationVar(&pace, "pace", 200*time.Millisecond, "how long to `PAUSE` before each step")
-	return cmd
+	cmd.Flags().Var(&pace, "pace", "wait for TIME before each step")
+	return withHelp(cmd, tourExamples, exitPermission, exitNoSpace)
 }
 
 type tour struct {
@@ -62,6 +66,7 @@ type tour struct {
 	dir  string
 	in   shm.Option
 	step int
+	seg  *shm.Segment
 	peer *tourProcess
 }
 
@@ -78,73 +83,66 @@ func (t *tour) title(text string) error {
 	return err
 }
 
+// say prints what a process does.
 func (t *tour) say(who, format string, args ...any) {
 	fmt.Fprintf(t.out, "   %s  %s\n", dim(t.out, fmt.Sprintf("%-6s", who)), fmt.Sprintf(format, args...))
 }
 
-// wrong is a step that did not turn out as promised.
+// wrong reports a step with another result than it should have.
 func wrong(format string, args ...any) error {
 	return fmt.Errorf("the tour went wrong: "+format, args...)
 }
 
 func (t *tour) run() error {
-	steps := []struct {
-		title string
-		do    func(*shm.Segment) error
-	}{
-		{"Create: memory under a key", nil},
-		{"Attach: a second process finds it by the key alone", t.attach},
-		{"Write and read: both see the same memory", t.write},
-		{"Lock: while one has it, the other does not", t.lock},
-		{"Crash: a process is killed inside the lock, half-way through a write", t.crash},
-		{"Detach: with the last one, the segment is gone", t.detach},
-	}
 	defer func() {
 		if t.peer != nil {
 			t.peer.kill()
 		}
+		if t.seg != nil {
+			t.seg.Close()
+		}
 	}()
-	var seg *shm.Segment
-	for _, s := range steps {
-		if err := t.title(s.title); err != nil {
+	for _, step := range []struct {
+		title string
+		do    func() error
+	}{
+		{"Create: memory under a key", t.create},
+		{"Attach: a second process finds it by the key alone", t.attach},
+		{"Write and read: both see the same memory", t.write},
+		{"Lock: while one process holds it, the other does not", t.lock},
+		{"Crash: a process is killed while it holds the lock, amid a write", t.crash},
+		{"Detach: the last one destroys the segment", t.detach},
+	} {
+		if err := t.title(step.title); err != nil {
 			return err
 		}
-		var err error
-		if seg == nil {
-			seg, err = t.create()
-			if err == nil {
-				defer seg.Close()
-			}
-		} else {
-			err = s.do(seg)
-		}
-		if err != nil {
+		if err := step.do(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *tour) create() (*shm.Segment, error) {
-	seg, err := shm.Create(tourKey, 4096, t.in)
-	if err != nil {
-		return nil, err
+func (t *tour) create() (err error) {
+	if t.seg, err = shm.Create(tourKey, 4096, t.in); err != nil {
+		return err
 	}
-	info, err := seg.Info()
+	info, err := t.seg.Info()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	t.say("first", "created %q, %d bytes: process %d", tourKey, seg.Size(), os.Getpid())
-	t.say("first", "it is a file, mapped: %s", info.Path)
+	t.say("first", "created %q, %d bytes: process %d", tourKey, t.seg.Size(), os.Getpid())
+	t.say("first", "the segment is a file, mapped, in the store %s:", t.dir)
+	t.say("", "%s", info.Name)
 	_, err = shm.Create(tourKey, 4096, t.in)
 	if !errors.Is(err, shm.ErrExist) {
-		return nil, wrong("a second create reports %v", err)
+		return wrong("a second create reports %v", err)
 	}
-	t.say("first", "creating it again is refused: already exists")
-	return seg, nil
+	t.say("first", "cannot create it again: already exists")
+	return nil
 }
 
-func (t *tour) attach(seg *shm.Segment) error {
+func (t *tour) attach() error {
 	var err error
 	if t.peer, err = startTourPeer(t.dir); err != nil {
 		return err
@@ -152,25 +150,25 @@ func (t *tour) attach(seg *shm.Segment) error {
 	if _, err := t.peer.do("attach"); err != nil {
 		return err
 	}
-	info, err := seg.Info()
+	info, err := t.seg.Info()
 	if err != nil {
 		return err
 	}
 	if info.Attached != 2 {
-		return wrong("%d are attached, not 2", info.Attached)
+		return wrong("there are %d attachments, not 2", info.Attached)
 	}
 	t.say("second", "attached: process %d of the same program", t.peer.pid())
-	t.say("first", "sees that %d are attached now", info.Attached)
+	t.say("first", "sees 2 attachments now")
 	return nil
 }
 
 const tourText = "hello through shared memory"
 
-func (t *tour) write(seg *shm.Segment) error {
-	if err := t.peer.tell("wait"); err != nil { // sleeps until something changes
+func (t *tour) write() error {
+	if err := t.peer.tell("wait"); err != nil { // sleeps until the segment changes
 		return err
 	}
-	err := seg.Update(func(data []byte) error {
+	err := t.seg.Update(func(data []byte) error {
 		copy(data, tourText)
 		return nil
 	})
@@ -185,88 +183,88 @@ func (t *tour) write(seg *shm.Segment) error {
 	if got != tourText {
 		return wrong("the second process reads %q", got)
 	}
-	t.say("second", "waited for a change, is woken by it, and reads %q", got)
+	t.say("second", "slept until the change, and reads %q", got)
 	return nil
 }
 
-func (t *tour) lock(seg *shm.Segment) error {
+func (t *tour) lock() error {
 	if _, err := t.peer.do("lock"); err != nil {
 		return err
 	}
 	t.say("second", "locks the segment")
-	ok, err := seg.TryLock()
+	ok, err := t.seg.TryLock()
 	if err != nil {
 		return err
 	}
 	if ok {
-		return wrong("two processes have the lock")
+		return wrong("two processes hold the lock")
 	}
 	short, cancel := context.WithTimeout(t.ctx, 50*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	if err := seg.LockContext(short); !errors.Is(err, context.DeadlineExceeded) {
-		return wrong("a lock that is taken could be had: %v", err)
+	if err := t.seg.LockContext(short); !errors.Is(err, context.DeadlineExceeded) {
+		return wrong("a lock that the second process holds reports %v", err)
 	}
-	t.say("first", "tries, and is refused; waits, and gives up after %v as it wanted", time.Since(start).Round(time.Millisecond))
+	t.say("first", "tries to lock, and cannot; tries for 50ms, and gives up after %v", time.Since(start).Round(time.Millisecond))
 	if err := t.peer.tell("unlock"); err != nil {
 		return err
 	}
-	if err := seg.LockContext(t.ctx); err != nil {
+	if err := t.seg.LockContext(t.ctx); err != nil {
 		return err
 	}
-	defer seg.Unlock()
+	defer t.seg.Unlock()
 	if _, err := t.peer.answer(); err != nil {
 		return err
 	}
 	t.say("second", "unlocks")
-	t.say("first", "waits again, and has it")
-	if seg.Abandoned() {
-		return wrong("the lock counts as abandoned")
+	t.say("first", "has waited for that, and holds the lock now")
+	if t.seg.Abandoned() {
+		return wrong("the lock is reported as abandoned")
 	}
 	return nil
 }
 
-func (t *tour) crash(seg *shm.Segment) error {
+func (t *tour) crash() error {
 	if _, err := t.peer.do("break"); err != nil {
 		return err
 	}
-	t.say("second", "locks, and has written half of it: %q", seg.Data()[:len(tourText)])
+	t.say("second", "locks, and writes the first half: %q", t.seg.Data()[:len(tourText)])
 	t.peer.kill()
 	t.say("first", "kills process %d", t.peer.pid())
 	start := time.Now()
-	if err := seg.LockContext(t.ctx); err != nil {
+	if err := t.seg.LockContext(t.ctx); err != nil {
 		return err
 	}
 	took := time.Since(start)
-	defer seg.Unlock()
-	if !seg.Abandoned() {
-		return wrong("the lock does not count as abandoned")
+	defer t.seg.Unlock()
+	if !t.seg.Abandoned() {
+		return wrong("the lock is not reported as abandoned")
 	}
-	t.say("first", "locks: has it after %v, and is told that the lock was abandoned,", took.Round(time.Millisecond))
-	t.say("", "so it knows that the text may be half-written, and repairs it")
-	copy(seg.Data(), tourText)
-	info, err := seg.Info()
+	t.say("first", "locks within %v, and learns that the lock was abandoned:", took.Round(time.Millisecond))
+	t.say("", "the text may be half-written, so it repairs the text")
+	copy(t.seg.Data(), tourText)
+	info, err := t.seg.Info()
 	if err != nil {
 		return err
 	}
 	if info.Attached != 1 {
-		return wrong("%d are attached, not 1", info.Attached)
+		return wrong("there are %d attachments, not 1", info.Attached)
 	}
-	t.say("first", "sees that 1 is attached: the dead are not counted")
+	t.say("first", "sees 1 attachment: dead processes do not count")
 	return nil
 }
 
-func (t *tour) detach(seg *shm.Segment) error {
-	if err := seg.Detach(); err != nil {
+func (t *tour) detach() error {
+	if err := t.seg.Detach(); err != nil {
 		return err
 	}
-	t.say("first", "detaches, the last one")
+	t.say("first", "detaches, as the last process")
 	if _, err := shm.Attach(tourKey, t.in); !errors.Is(err, shm.ErrNotExist) {
-		return wrong("attaching to what is gone reports %v", err)
+		return wrong("attaching to a destroyed segment reports %v", err)
 	}
-	t.say("first", "attaching once more is refused: does not exist")
+	t.say("first", "cannot attach any more: does not exist")
 	if store != "" {
-		return nil // others may have segments there
+		return nil // other processes may have segments in it
 	}
 	left, err := os.ReadDir(t.dir)
 	if err != nil {
@@ -275,12 +273,11 @@ func (t *tour) detach(seg *shm.Segment) error {
 	if len(left) > 0 {
 		return wrong("%d files are left in %s: %v", len(left), t.dir, left)
 	}
-	t.say("store", "is empty: nothing is left, though a process was killed")
+	t.say("store", "is empty, though a process was killed")
 	return nil
 }
 
-// The second process.
-
+// A tourProcess is the second process, as the first one sees it.
 type tourProcess struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
@@ -307,7 +304,7 @@ func startTourPeer(dir string) (*tourProcess, error) {
 
 func (p *tourProcess) pid() int { return p.cmd.Process.Pid }
 
-// do tells the process to do something and waits until it has.
+// do gives the process an order and waits for its answer.
 func (p *tourProcess) do(what string) (string, error) {
 	if err := p.tell(what); err != nil {
 		return "", err
@@ -333,8 +330,8 @@ func (p *tourProcess) kill() {
 	p.cmd.Wait()
 }
 
-// newTourPeer is what the second process runs: it does what its input says, and
-// answers with a line each time.
+// newTourPeer is the second process: each line of its input is an order, and it
+// answers with a line.
 func newTourPeer() *cobra.Command {
 	return &cobra.Command{
 		Use:    "tour-peer",

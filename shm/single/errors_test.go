@@ -12,16 +12,17 @@ import (
 	"qshm/shm/single"
 )
 
-// wantError asks for an *shm.Error of the kind that names operation and key.
+// wantError checks that err is an *shm.Error of this kind which names the operation and
+// the key.
 func wantError(t *testing.T, err error, op, key string, kind error) {
 	t.Helper()
 	var own *shm.Error
 	if !errors.As(err, &own) || own.Op != op || own.Key != key || !errors.Is(err, kind) {
-		t.Errorf("%v: want it to be about %s of %q, and %v", err, op, key, kind)
+		t.Errorf("error %v, want one about %s of %q that is %v", err, op, key, kind)
 	}
 }
 
-func TestEmptyKey(t *testing.T) {
+func TestEmptyKeyIsErrKey(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	_, err := single.Acquire("", dir)
 	wantError(t, err, "acquire", "", shm.ErrKey)
@@ -46,20 +47,20 @@ func TestErrorsNameTheCallersKey(t *testing.T) {
 
 func TestReadOnlyIsRefused(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
-	_, err := single.Acquire("app", dir, shm.ReadOnly)
+	_, err := single.Acquire("app", dir, shm.ReadOnly())
 	wantError(t, err, "acquire", "app", shm.ErrReadOnly)
 	if left, err := shm.List(dir); err != nil || len(left) != 0 {
 		t.Fatalf("left in the store: %v, %v", left, err)
 	}
 	app := acquire(t, dir)
 	defer app.Close()
-	err = single.Send(context.Background(), "app", nil, dir, shm.ReadOnly)
+	err = single.Send(context.Background(), "app", nil, dir, shm.ReadOnly())
 	wantError(t, err, "send", "app", shm.ErrReadOnly)
 }
 
-// What stands under the inbox's name is not ours, so nobody can be the instance:
-// and whoever fails has not kept the key.
-func TestInboxThatCannotBeMade(t *testing.T) {
+// A file of another program is in the inbox's place. No process can become the
+// instance then, and a failed Acquire does not keep the key.
+func TestInboxThatCannotBeMadeIsAnError(t *testing.T) {
 	store := t.TempDir()
 	dir := shm.Dir(store)
 	app := acquire(t, dir)
@@ -70,7 +71,7 @@ func TestInboxThatCannotBeMade(t *testing.T) {
 	if err := app.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(info.Path, []byte("somebody's notes"), 0o600); err != nil {
+	if err := os.WriteFile(info.Path, []byte("a user's notes"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err = single.Acquire("app", dir)
@@ -83,9 +84,9 @@ func TestInboxThatCannotBeMade(t *testing.T) {
 	acquire(t, dir).Close()
 }
 
-// The instance is there, its inbox not yet: a sender waits for that, as long as
-// its context lets it.
-func TestInstanceWithoutAnInboxYet(t *testing.T) {
+// An instance that has just started may have no inbox yet. A sender waits for it, as
+// long as its context allows.
+func TestSendWaitsForTheInbox(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	starting, err := shm.Create("single:app", 1, dir)
 	if err != nil {
@@ -94,7 +95,7 @@ func TestInstanceWithoutAnInboxYet(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	sent := make(chan error, 1)
 	go func() { sent <- single.Send(ctx, "app", nil, dir) }()
-	for { // until it is in its turn
+	for { // until the sender has its turn
 		if info, err := shm.Stat("single-turn:app", dir); err == nil && info.Owner != nil {
 			break
 		}
@@ -109,13 +110,13 @@ func TestInstanceWithoutAnInboxYet(t *testing.T) {
 			break
 		}
 	}
-	starting.Close() // it has died while it started
+	starting.Close() // as if it had died while it started
 	err = within(t, "Send", sent)
 	wantError(t, err, "send", "app", single.ErrNotRunning)
 }
 
-// Somebody has taken the inbox away from under an instance that is alive.
-func TestInboxThatWasRemoved(t *testing.T) {
+// Another process removes the inbox of an instance that is alive.
+func TestSendEndsThoughTheInboxWasRemoved(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	app := acquire(t, dir)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -123,8 +124,8 @@ func TestInboxThatWasRemoved(t *testing.T) {
 	if err := shm.Remove("single-inbox:app", dir); err != nil {
 		t.Fatal(err)
 	}
-	// It takes the piece back, and waits for another inbox; there is never one
-	// while this instance lives.
+	// The sender takes the piece back, and waits for another inbox. There is none as
+	// long as this instance lives.
 	for {
 		info, err := shm.Stat("single-turn:app", dir)
 		if err == nil && info.Owner != nil {
@@ -140,20 +141,20 @@ func TestInboxThatWasRemoved(t *testing.T) {
 	}
 }
 
-// The instance was killed with a message in its inbox that nobody has taken.
-func TestInstanceThatDiedWithAMessageInItsInbox(t *testing.T) {
+// The instance is killed while a message that it has not taken is in its inbox.
+func TestSendToAnInstanceThatDiesIsErrNotRunning(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	app := acquire(t, dir)
 	defer app.Close()
 	sent := send(t, context.Background(), "late", dir)
-	if err := shm.Remove("single:app", dir); err != nil { // for others, as if it had died
+	if err := shm.Remove("single:app", dir); err != nil { // to others, it has died
 		t.Fatal(err)
 	}
 	wantError(t, within(t, "Send", sent), "send", "app", single.ErrNotRunning)
 }
 
-// A sender was killed after the first piece of its message: what follows is not
-// taken for the rest.
+// A sender is killed after the first piece of its message. The next message is not
+// taken for the rest of it.
 func TestHalfOfADeadSendersMessageIsDropped(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	app := acquire(t, dir)
@@ -189,9 +190,9 @@ func TestHalfOfADeadSendersMessageIsDropped(t *testing.T) {
 	}
 }
 
-// Somebody was stopped inside the inbox's lock. An instance can end all the same,
-// and the next begin.
-func TestCloseThoughTheInboxIsLocked(t *testing.T) {
+// A process that is stopped while it holds the inbox's lock keeps no instance from
+// ending, nor the next one from beginning.
+func TestCloseEndsThoughTheInboxIsLocked(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	app := acquire(t, dir)
 	holdInbox(t, dir)

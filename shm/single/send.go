@@ -9,17 +9,17 @@ import (
 	"qshm/shm"
 )
 
-// The inbox holds one piece of one message at a time. The sender, whose turn it
-// is, puts a piece in and waits until the instance has taken it.
+// The inbox holds one piece of one message at a time. The sender whose turn it is puts
+// a piece in and waits until the instance has taken it.
 //
-// Full to empty is one compare-and-swap: by the instance, which takes the piece,
-// or by the sender, which takes it back. Whoever does it decides, and neither has
-// to wait for the other. The lock of the inbox only keeps a piece from being
-// written while another is read.
+// One compare-and-swap changes the state from full to empty: the instance takes the
+// piece, or the sender takes it back. The first of the two decides, and neither waits
+// for the other. The lock of the inbox only keeps a piece from being written while
+// another piece is read.
 //
-// If the sender dies, the piece is taken all the same, and what the instance has
-// put together of the message is dropped when the next one begins. If the
-// instance dies, the sender notices within patience.
+// If the sender dies, the instance takes the piece all the same, and drops the
+// incomplete message when the next one begins. If the instance dies, the sender
+// notices within patience.
 type mailbox struct {
 	state   atomic.Uint32 // written last: a piece counts from then on
 	_       uint32
@@ -40,10 +40,10 @@ const (
 	inboxSize = boxHeader + pieceSize
 )
 
-// How long a sender waits before it looks whether the instance is still alive.
+// patience is how long a sender waits before it asks whether the instance is alive.
 const patience = 250 * time.Millisecond
 
-// end is the end of the instance.
+// end marks the box: the instance has ended.
 func (b *mailbox) end() {
 	for {
 		state, ended := b.state.Load(), uint32(boxClosed)
@@ -68,7 +68,7 @@ func (a *assembly) add(box *mailbox, piece []byte) (message []byte, complete boo
 		*a = assembly{message: box.message}
 	}
 	if a.message != box.message || uint64(len(a.bytes)) != box.offset || box.length > uint64(len(piece)) {
-		return nil, false // the rest of a message whose beginning another instance took
+		return nil, false // the rest of a message whose beginning went to another instance
 	}
 	a.bytes = append(a.bytes, piece[:box.length]...)
 	if uint64(len(a.bytes)) < box.total {
@@ -80,16 +80,16 @@ func (a *assembly) add(box *mailbox, piece []byte) (message []byte, complete boo
 
 var errReplaced = errors.New("the instance was replaced")
 
-// maxSenders can wait for their turn at a time. Each is an attachment.
+// maxSenders is how many senders can wait for their turn. Each is an attachment.
 const maxSenders = 4096
 
-// Send hands message, of any length, to the running instance, and returns when
-// that has taken it. It waits for the others who send, each its turn; more than
-// 4096 at a time are refused with shm.ErrNoSpace.
+// Send hands message, of any length, to the running instance, and returns when the
+// instance has taken it. Senders take turns; at most 4096 can wait.
 //
-// Errors: ErrNotRunning if no instance is alive, or if it ends first; the
-// context's. After an error the message was not taken, with one exception: an
-// instance that was killed may have taken it right before.
+// Errors: ErrNotRunning if no instance is alive, or if it ends first; shm.ErrNoSpace
+// if too many senders wait; shm.ErrReadOnly; the context's. After an error the message
+// was not taken, with one exception: an instance that was killed may have taken it
+// right before.
 func Send(ctx context.Context, key string, message []byte, opts ...shm.Option) error {
 	if key == "" {
 		return fail("send", key, shm.ErrKey)
@@ -122,6 +122,9 @@ func send(ctx context.Context, key string, message []byte, opts []shm.Option) er
 		return err
 	}
 	defer inbox.Close()
+	if inbox.ReadOnly() {
+		return shm.ErrReadOnly
+	}
 	box, err := shm.Value[mailbox](inbox, 0)
 	if err != nil {
 		return err
@@ -130,8 +133,8 @@ func send(ctx context.Context, key string, message []byte, opts []shm.Option) er
 	return s.send(message)
 }
 
-// attach attaches to the inbox. An instance that has only just started may not
-// have made it yet.
+// attach attaches to the inbox. An instance that has just started may not have made
+// it yet.
 func attach(ctx context.Context, key string, opts []shm.Option) (*shm.Segment, error) {
 	for {
 		inbox, err := shm.Attach(inboxKey(key), opts...)
@@ -149,8 +152,7 @@ func attach(ctx context.Context, key string, opts []shm.Option) (*shm.Segment, e
 	}
 }
 
-// running reports whether an instance is alive, or that this could not be found
-// out.
+// running reports whether an instance is alive.
 func running(key string, opts []shm.Option) (bool, error) {
 	info, err := shm.Stat(instanceKey(key), opts...)
 	if errors.Is(err, shm.ErrNotExist) {
@@ -166,8 +168,8 @@ func orElse(err, other error) error {
 	return other
 }
 
-// sender is one message on its way. It has the turn: nobody else writes the box
-// but the instance.
+// sender sends one message. It has the turn: except for the instance, no other
+// process writes the box.
 type sender struct {
 	ctx   context.Context
 	key   string
@@ -179,8 +181,9 @@ type sender struct {
 }
 
 func (s *sender) send(message []byte) error {
-	// A piece of a sender that has died may still lie there. If it died inside the
-	// lock, the instance does not know of the piece: an unlock tells it.
+	// The piece of a sender that has died may still be in the box. If that sender died
+	// while it held the lock, the instance has not been told of the piece: an unlock
+	// tells it.
 	if s.box.state.Load() == boxFull {
 		if err := s.inbox.LockContext(s.ctx); err != nil {
 			return err
@@ -240,15 +243,14 @@ func (s *sender) await() error {
 	}
 }
 
-// taken takes the piece that was put out of the box again, so that a message
-// whose sender is told of an error is not taken after all. It reports true if
-// the instance was faster.
+// taken takes the piece out of the box again, so that the instance does not take a
+// message whose sender is told of an error. It reports true if the instance was faster.
 func (s *sender) taken() bool {
 	return !s.box.state.CompareAndSwap(boxFull, boxEmpty) && s.box.state.Load() != boxRefused
 }
 
-// waitOrLook waits for a change, and if there is none for a while, looks whether
-// the instance that the inbox belongs to is alive.
+// waitOrLook waits for a change. If there is none within patience, it asks whether the
+// instance that the inbox belongs to is alive.
 func (s *sender) waitOrLook(version uint32) error {
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()

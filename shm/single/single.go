@@ -10,9 +10,9 @@
 //		open(string(message))
 //	}
 //
-// Who is the instance is decided by the kernel's locks, not by process numbers:
-// one that was killed is replaced at once, and one in another container that
-// shares the store counts.
+// The kernel's locks decide which process is the instance, and not process numbers:
+// an instance that was killed is replaced at once, and an instance in another
+// container that shares the store counts.
 package single
 
 import (
@@ -28,19 +28,18 @@ import (
 var (
 	// ErrRunning: another instance is alive.
 	ErrRunning = errors.New("another instance is running")
-	// ErrNotRunning: no instance is alive, or it has ended before it took the
-	// message.
+	// ErrNotRunning: no instance is alive, or it ended before it took the message.
 	ErrNotRunning = errors.New("no instance is running")
 )
 
-// The segments behind a key. The instance alone is attached to the first, so
-// that this exists as long as it lives. Those who send attach to the inbox, and
-// share the third for its lock, which is held for as long as one message takes.
+// The segments of a key. Only the instance is attached to the first, so that segment
+// exists as long as the instance lives. Senders attach to the inbox; and to the third
+// segment for its lock, which a sender holds while it sends one message.
 func instanceKey(key string) string { return "single:" + key }
 func inboxKey(key string) string    { return "single-inbox:" + key }
 func turnKey(key string) string     { return "single-turn:" + key }
 
-// An Instance is the one that runs.
+// An Instance is the running instance of a key.
 type Instance struct {
 	key     string
 	running *shm.Segment
@@ -48,28 +47,33 @@ type Instance struct {
 	ending  context.Context // ends with Close
 	end     context.CancelFunc
 
-	touching sync.Mutex // the inbox: not while Close takes it away
+	touching sync.Mutex // guards box; held while the inbox is used
 	box      *mailbox   // nil after Close
 
-	taking  sync.Mutex // one loop over Messages at a time
+	taking  sync.Mutex // held by the loop over Messages
 	partial assembly
 }
 
-// Acquire makes the calling process the instance of key. It reports ErrRunning
-// if another is alive. Options say where, as for package shm.
+// Acquire makes the calling process the instance of key. It reports ErrRunning if
+// another instance is alive. The options are those of shm.Create; shm.ErrReadOnly
+// refuses a read-only attachment.
 func Acquire(key string, opts ...shm.Option) (*Instance, error) {
 	if key == "" {
 		return nil, fail("acquire", key, shm.ErrKey)
 	}
 	running, err := shm.Create(instanceKey(key), 1, opts...)
 	if errors.Is(err, shm.ErrExist) {
-		return nil, fail("acquire", key, ErrRunning)
+		err = ErrRunning
 	}
 	if err != nil {
 		return nil, fail("acquire", key, err)
 	}
-	// An inbox may still be there, held by those who were sending when the
-	// former instance died. They will notice; it is not for us.
+	if running.ReadOnly() {
+		running.Close()
+		return nil, fail("acquire", key, shm.ErrReadOnly)
+	}
+	// An inbox may still exist, held by processes that were sending when the former
+	// instance died. They notice that; the new instance has an inbox of its own.
 	inbox, err := create(inboxKey(key), inboxSize, opts)
 	if err != nil {
 		running.Close()
@@ -86,7 +90,7 @@ func Acquire(key string, opts ...shm.Option) (*Instance, error) {
 	return i, nil
 }
 
-// create makes a segment anew, whoever has one of that key.
+// create makes a new segment, also if processes are attached to one of that key.
 func create(key string, size int, opts []shm.Option) (*shm.Segment, error) {
 	for {
 		seg, err := shm.Create(key, size, opts...)
@@ -99,11 +103,11 @@ func create(key string, size int, opts []shm.Option) (*shm.Segment, error) {
 	}
 }
 
-// Messages yields what others send, in the order in which they got their turn,
-// each message once. It ends when the context does, or with Close. A sender is
-// told that its message was taken right before the loop gets it.
+// Messages yields the messages that other processes send, each once, in the order in
+// which the senders had their turns. It ends with the context, or with Close. A sender
+// is told that its message was taken right before the loop gets it.
 //
-// While nobody loops over Messages, those who send wait.
+// While no goroutine loops over Messages, senders wait.
 func (i *Instance) Messages(ctx context.Context) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		i.taking.Lock()
@@ -120,8 +124,8 @@ func (i *Instance) Messages(ctx context.Context) iter.Seq[[]byte] {
 	}
 }
 
-// next waits for a message. It has the box to itself meanwhile: Close ends ctx,
-// and then waits for next to be done with the inbox.
+// next waits for a message. It holds touching meanwhile: Close ends ctx, and then
+// waits until next has returned.
 func (i *Instance) next(ctx context.Context) ([]byte, error) {
 	i.touching.Lock()
 	defer i.touching.Unlock()
@@ -129,7 +133,7 @@ func (i *Instance) next(ctx context.Context) ([]byte, error) {
 		if i.box == nil {
 			return nil, shm.ErrDetached
 		}
-		version := i.inbox.Version() // before the look: what comes after it ends the wait
+		version := i.inbox.Version() // before the look, so that no change after it is missed
 		message, ok, err := i.take(ctx)
 		if ok || err != nil {
 			return message, err
@@ -140,10 +144,10 @@ func (i *Instance) next(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// take moves what lies in the inbox to the message that is being put together.
-// It reports true when that is complete.
+// take moves the piece in the inbox to the message that is being put together. It
+// reports true when the message is complete.
 func (i *Instance) take(ctx context.Context) (message []byte, ok bool, err error) {
-	// Look before locking: every unlock wakes those who wait.
+	// Look before locking: every unlock wakes the waiters.
 	if i.box.state.Load() != boxFull {
 		return nil, false, nil
 	}
@@ -162,8 +166,8 @@ func (i *Instance) take(ctx context.Context) (message []byte, ok bool, err error
 	return message, ok, nil
 }
 
-// Close ends the instance: the next to Acquire the key gets it. Those who are
-// sending are told.
+// Close ends the instance: the key can be acquired again. Processes that are sending
+// get ErrNotRunning.
 func (i *Instance) Close() error {
 	i.end()
 	i.touching.Lock()
@@ -173,8 +177,8 @@ func (i *Instance) Close() error {
 	}
 	i.box.end()
 	i.box = nil
-	// An unlock wakes those who send. If somebody was stopped inside the lock,
-	// they look for themselves.
+	// An unlock wakes the senders. If a process was stopped while it held the lock, the
+	// senders look after a while by themselves.
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if i.inbox.LockContext(ctx) == nil {

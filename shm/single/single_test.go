@@ -73,7 +73,7 @@ func TestMessagesArriveInOrder(t *testing.T) {
 	}
 }
 
-func TestSendWithoutInstance(t *testing.T) {
+func TestSendWithoutAnInstanceIsErrNotRunning(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	if err := single.Send(context.Background(), "app", nil, dir); !errors.Is(err, single.ErrNotRunning) {
 		t.Fatalf("Send: %v, want ErrNotRunning", err)
@@ -90,7 +90,7 @@ func TestSendGivesUpWithItsContextAndTakesTheMessageBack(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	sent := make(chan error)
 	go func() { sent <- single.Send(ctx, "app", []byte("lost"), dir) }()
-	for { // until the message lies in the inbox
+	for { // until the message is in the inbox
 		if info, err := shm.Stat("single-inbox:app", dir); err == nil && info.Version > 0 {
 			break
 		}
@@ -111,7 +111,7 @@ func TestSendGivesUpWithItsContextAndTakesTheMessageBack(t *testing.T) {
 	}
 }
 
-func TestCloseTellsThoseWhoSend(t *testing.T) {
+func TestCloseEndsSendWithErrNotRunning(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	app, err := single.Acquire("app", dir)
 	if err != nil {
@@ -132,7 +132,7 @@ func TestCloseTellsThoseWhoSend(t *testing.T) {
 	}
 }
 
-func TestHundredsWaitForTheirTurn(t *testing.T) {
+func TestHundredsOfSendersTakeTurns(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	app, err := single.Acquire("app", dir)
 	if err != nil {
@@ -144,7 +144,7 @@ func TestHundredsWaitForTheirTurn(t *testing.T) {
 	for range senders {
 		go func() { sent <- single.Send(context.Background(), "app", []byte("hello"), dir) }()
 	}
-	for { // until all wait, or one has been refused
+	for { // until all wait, or one was refused
 		info, err := shm.Stat("single-turn:app", dir)
 		if err == nil && info.Attached == senders || len(sent) > 0 {
 			break
@@ -163,6 +163,6 @@ func TestHundredsWaitForTheirTurn(t *testing.T) {
 		got++
 	}
 	if got != senders || failed != nil {
-		t.Errorf("%d of %d arrived: %v", got, senders, failed)
+		t.Errorf("%d of %d messages arrived: %v", got, senders, failed)
 	}
 }

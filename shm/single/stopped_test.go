@@ -13,7 +13,7 @@ import (
 // limit bounds waits that end only if something is broken.
 const limit = 30 * time.Second
 
-// holdInbox locks the inbox, as somebody does who was stopped inside.
+// holdInbox locks the inbox, as a process that was stopped while it held the lock.
 func holdInbox(t *testing.T, dir shm.Option) *shm.Segment {
 	t.Helper()
 	holder, err := shm.Attach("single-inbox:app", dir)
@@ -36,7 +36,7 @@ func acquire(t *testing.T, dir shm.Option) *single.Instance {
 	return app
 }
 
-// send sends in the background, and returns when the message lies in the inbox.
+// send sends in another goroutine, and returns when the message is in the inbox.
 func send(t *testing.T, ctx context.Context, message string, dir shm.Option) <-chan error {
 	t.Helper()
 	before := inboxVersion(dir)
@@ -44,7 +44,7 @@ func send(t *testing.T, ctx context.Context, message string, dir shm.Option) <-c
 	go func() { sent <- single.Send(ctx, "app", []byte(message), dir) }()
 	for end := time.Now().Add(limit); inboxVersion(dir) == before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("nothing comes into the inbox")
+			t.Fatal("no message in the inbox")
 		}
 	}
 	return sent
@@ -61,13 +61,13 @@ func within(t *testing.T, what string, ended <-chan error) error {
 	case err := <-ended:
 		return err
 	case <-time.After(limit):
-		t.Fatal(what + " hangs")
+		t.Fatal(what + " does not end")
 		return nil
 	}
 }
 
-// Somebody who is stopped inside the inbox's lock holds up the others only as
-// long as they are willing to wait.
+// A process that is stopped while it holds the inbox's lock delays other senders only
+// as long as their contexts allow.
 func TestSendEndsWithItsContextThoughTheInboxIsLocked(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	app := acquire(t, dir)
@@ -110,7 +110,7 @@ func TestMessageIsTakenBackThoughTheInboxIsLocked(t *testing.T) {
 		t.Errorf("got %q, want the message that was not taken back", m)
 	}
 	if m, more := <-got; more {
-		t.Errorf("got %q too", m)
+		t.Errorf("got %q as well", m)
 	}
 }
 
@@ -134,10 +134,10 @@ func TestMessagesEndThoughTheInboxIsLocked(t *testing.T) {
 	if err := within(t, "Messages", ended); err != nil {
 		t.Error(err)
 	}
-	go loop(context.Background()) // this one ends with Close
+	go loop(context.Background()) // ends with Close
 	go func() { ended <- app.Close() }()
 	for range 2 {
-		if err := within(t, "Close, or Messages with it,", ended); err != nil {
+		if err := within(t, "Close, or Messages,", ended); err != nil {
 			t.Error(err)
 		}
 	}
@@ -150,8 +150,8 @@ func TestMessagesEndThoughTheInboxIsLocked(t *testing.T) {
 	}
 }
 
-// Whoever loops over Messages may end the instance from inside.
-func TestCloseWithinTheLoop(t *testing.T) {
+// The loop over Messages may end the instance.
+func TestCloseInsideTheLoop(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	app := acquire(t, dir)
 	sent := send(t, context.Background(), "stop", dir)
@@ -164,7 +164,7 @@ func TestCloseWithinTheLoop(t *testing.T) {
 	}()
 	within(t, "the loop", ended)
 	if err := within(t, "Send", sent); err != nil {
-		t.Errorf("Send: %v: its message was taken", err)
+		t.Errorf("Send: %v, want nil, since the message was taken", err)
 	}
 	for m := range app.Messages(context.Background()) {
 		t.Errorf("got %q after Close", m)

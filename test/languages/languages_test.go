@@ -1,12 +1,14 @@
-// Package languages holds two programs in other languages, which do as
-// shm/FORMAT.md says, and the tests that run them beside Go processes: what they
-// need of the format stands there.
+// Package languages holds two programs in other languages, which follow
+// shm/FORMAT.md, and the tests that run them beside Go processes. They show that
+// the document says all that a program needs to know.
 package languages
 
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,10 +22,11 @@ import (
 	"time"
 
 	"qshm/keymap"
+	"qshm/lockfile"
 	"qshm/shm"
 )
 
-// patience bounds what must end. Whoever runs into it hangs.
+// patience bounds how long a process may take. One that takes longer hangs.
 const patience = 60 * time.Second
 
 const (
@@ -46,7 +49,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// child is the Go process: it does what qshm.c does by the same arguments.
+// child is the Go process: it does what qshm.c does with the same arguments.
 func child(args []string) error {
 	seg, _, err := shm.Open(args[1], 64)
 	if err != nil {
@@ -85,7 +88,7 @@ func increment(data []byte) error {
 	return nil
 }
 
-// A program is how a command line begins; or it skips the test.
+// A program returns how its command line begins, or skips the test.
 type program func(t *testing.T) []string
 
 func goProgram(t *testing.T) []string {
@@ -128,6 +131,12 @@ func onlyLinux(t *testing.T) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("the programs sleep by futex(2), which is Linux's")
+	}
+	file, err := os.Open(os.Args[0])
+	check(t, err)
+	defer file.Close()
+	if lockfile.KindFor(file) != lockfile.RecordLocks {
+		t.Skip("the programs use record locks only")
 	}
 }
 
@@ -279,7 +288,7 @@ func (p *process) wantEnd(want string) {
 	}
 }
 
-// kill ends the process wherever it is. It is gone when kill returns.
+// kill kills the process and waits until it has exited.
 func (p *process) kill() int {
 	p.cmd.Process.Kill()
 	return p.wait()
@@ -296,15 +305,17 @@ func run(t *testing.T, by program, args ...string) string {
 	return output
 }
 
-// Offsets and bits that show what somebody is about to do.
+// Offsets and bits of the header.
 const (
-	wordOffset = 192
-	waitersBit = 1 << 31
-	bellOffset = 256
-	bellArmed  = 1
+	kindOffset  = 48
+	refsOffset  = 132
+	wordOffset  = 192
+	waitersBit  = 1 << 31
+	eventOffset = 256
+	eventArmed  = 1
 )
 
-// observe waits until the header says that somebody waits.
+// observe waits until the header says that a process waits.
 func observe(t *testing.T, seg *shm.Segment, offset int64, size int, bit uint64) {
 	t.Helper()
 	info, err := seg.Info()
@@ -324,7 +335,7 @@ func observe(t *testing.T, seg *shm.Segment, offset int64, size int, bit uint64)
 			return
 		}
 	}
-	t.Fatal("nobody waits")
+	t.Fatal("no process waits")
 }
 
 func waitsForLock(t *testing.T, seg *shm.Segment) {
@@ -334,10 +345,10 @@ func waitsForLock(t *testing.T, seg *shm.Segment) {
 
 func waitsForChange(t *testing.T, seg *shm.Segment) {
 	t.Helper()
-	observe(t, seg, bellOffset, 4, bellArmed)
+	observe(t, seg, eventOffset, 4, eventArmed)
 }
 
-// lines says what the programs should, by shm.List.
+// lines returns what the programs should print as the list, from shm.List.
 func lines(t *testing.T) string {
 	t.Helper()
 	all, err := shm.List()
@@ -383,22 +394,23 @@ func TestListsAgree(t *testing.T) {
 			if i%2 == 0 {
 				attach(t, "many")
 			} else {
-				attach(t, "many", shm.ReadOnly)
+				attach(t, "many", shm.ReadOnly())
 			}
 		}
 		check(t, many.Update(increment))
 		check(t, many.Lock())
-		// What the dead have left; and what is no segment.
+		// What dead processes have left, and files that are no segments.
 		dead := start(t, goProgram, "lock", "dead")
 		dead.wantLine("locked")
 		dead.kill()
 		for name, content := range map[string]string{
-			keymap.Name("empty"):     "",
-			keymap.Name("zeros"):     strings.Repeat("\x00", 5000),
-			keymap.Name("strange"):   strings.Repeat("strange", 1000),
-			keymap.Name("one"):       "\x00",
-			"no-name":                "",
-			".live.00000000000000ff": "",
+			keymap.Name("empty"):      "",
+			keymap.Name("zeros"):      strings.Repeat("\x00", 4096),
+			keymap.Name("more zeros"): strings.Repeat("\x00", 4097),
+			keymap.Name("foreign"):    strings.Repeat("foreign", 1000),
+			keymap.Name("one"):        "\x00",
+			"no-name":                 "",
+			strings.TrimSuffix(keymap.Name("no suffix"), keymap.Suffix): "",
 		} {
 			path := filepath.Join(dir, name)
 			check(t, os.WriteFile(path, []byte(content), 0o600))
@@ -482,7 +494,7 @@ func TestSnapshotsAreNeverTorn(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				// A reader without a slot cannot ask for a turn, so leave it some.
+				// A reader without a slot cannot take the lock, so leave it some time.
 				time.Sleep(time.Duration(value) * time.Microsecond)
 			}
 		})
@@ -559,8 +571,8 @@ func TestWaitDoesNotSleepOnAChangeThatWas(t *testing.T) {
 	})
 }
 
-// The program in Python keeps nothing alive, and says when all others have gone;
-// also if they were killed, and nobody has changed the state.
+// The program in Python keeps nothing alive and reports when every attached process
+// has exited, also if they were killed and the state is still live.
 func TestWaitWithoutASlotEndsWithTheOthers(t *testing.T) {
 	store(t)
 	seg := create(t, key, 64)
@@ -611,8 +623,8 @@ func TestLocksExcludeEachOther(t *testing.T) {
 	}
 }
 
-// An owner that is killed inside is followed by a process of the other language,
-// which is waiting for the lock by then, or comes later.
+// An owner is killed. A process of the other language takes the lock over; it is
+// waiting for the lock by then, or starts later.
 func TestLockIsTakenOverFromTheDead(t *testing.T) {
 	for _, c := range []struct {
 		name        string
@@ -624,23 +636,23 @@ func TestLockIsTakenOverFromTheDead(t *testing.T) {
 				seg := create(t, key, 64)
 				owner := start(t, c.first, "lock", key)
 				owner.wantLine("locked")
-				var heir *process
+				var next *process
 				if waits {
-					heir = start(t, c.then, "lock", key)
+					next = start(t, c.then, "lock", key)
 					waitsForLock(t, seg)
 				}
 				owner.kill()
 				if !waits {
-					heir = start(t, c.then, "lock", key)
+					next = start(t, c.then, "lock", key)
 				}
-				heir.wantLine("locked, abandoned")
+				next.wantLine("locked, abandoned")
 				if got := seg.Version(); got != 1 {
 					t.Errorf("version %d while the lock is taken over, want 1", got)
 				}
-				heir.wantEnd("")
+				next.wantEnd("")
 				check(t, seg.Lock())
 				if seg.Abandoned() {
-					t.Error("still abandoned, after the heir has unlocked")
+					t.Error("still abandoned, after the next owner has unlocked")
 				}
 				check(t, seg.Unlock())
 				if got := seg.Version(); got != 3 {
@@ -651,7 +663,7 @@ func TestLockIsTakenOverFromTheDead(t *testing.T) {
 	}
 }
 
-func TestWaiterIsWokenByADeadOwnersHeir(t *testing.T) {
+func TestWaiterIsWokenWhenTheLockIsTakenOver(t *testing.T) {
 	inEach(t, func(t *testing.T, p program) {
 		store(t)
 		seg := create(t, key, 64)
@@ -660,10 +672,27 @@ func TestWaiterIsWokenByADeadOwnersHeir(t *testing.T) {
 		waiter := start(t, p, "wait", key, "0", asLongAsItTakes)
 		waitsForChange(t, seg)
 		owner.kill()
-		heir := start(t, cProgram, "lock", key)
-		heir.wantLine("locked, abandoned")
+		next := start(t, cProgram, "lock", key)
+		next.wantLine("locked, abandoned")
 		waiter.wantEnd("1\n")
 	})
+}
+
+// A waiter for the version in C sees for itself that the owner of the lock has died.
+func TestWaitInCEndsWhenTheOwnerDies(t *testing.T) {
+	store(t)
+	seg := create(t, key, 64)
+	owner := start(t, goProgram, "lock", key)
+	owner.wantLine("locked")
+	waiter := start(t, cProgram, "wait", key, "0", "0.01")
+	waitsForChange(t, seg)
+	owner.kill()
+	waiter.wantEnd("1\n")
+	check(t, seg.Lock())
+	if !seg.Abandoned() {
+		t.Error("not abandoned")
+	}
+	check(t, seg.Unlock())
 }
 
 func TestSnapshotReportsAbandoned(t *testing.T) {
@@ -697,15 +726,15 @@ func TestLastDetachInCDestroys(t *testing.T) {
 	last.wantLine("locked")
 	check(t, seg.Detach())
 	if _, err := shm.Stat(key); err != nil {
-		t.Errorf("gone while C is attached: %v", err)
+		t.Errorf("destroyed while C is attached: %v", err)
 	}
 	last.wantEnd("")
 	wantEmpty(t, dir)
 }
 
-// Whoever has the segment when C comes and goes keeps it; and so does one who has
-// it under the same key since it was removed.
-func TestCDetachesFromWhatWasRemoved(t *testing.T) {
+// A C process detaches from a removed segment and leaves the new segment of the same
+// key alone.
+func TestCDetachesFromARemovedSegment(t *testing.T) {
 	store(t)
 	create(t, key, 64)
 	holder := start(t, cProgram, "lock", key)
@@ -735,6 +764,282 @@ func TestCTakesTheSlotOfADeadProcess(t *testing.T) {
 	if info, err := seg.Info(); err != nil || info.Attached != 1 {
 		t.Errorf("%+v, %v", info, err)
 	}
+}
+
+func TestCCreates(t *testing.T) {
+	dir := store(t)
+	creator := start(t, cProgram, "create", key, "100")
+	creator.wantLine("created")
+	seg := attach(t, key)
+	if !bytes.Equal(seg.Data(), make([]byte, 100)) {
+		t.Errorf("%d bytes: %x", seg.Size(), seg.Data())
+	}
+	if _, err := shm.Create(key, 100); !errors.Is(err, shm.ErrExist) {
+		t.Errorf("a second create: %v", err)
+	}
+	second := start(t, cProgram, "create", key, "100")
+	if _, status := second.end(); status != 1 {
+		t.Errorf("a second create in C: status %d", status)
+	}
+	inEach(t, func(t *testing.T, p program) {
+		if got, want := run(t, p, "list"), lines(t); got != want {
+			t.Errorf("the list is\n%s\nwant\n%s", got, want)
+		}
+	})
+	want := strings.Repeat("x", 100)
+	_, err := seg.WriteAt([]byte(want), 0)
+	check(t, err)
+	check(t, seg.Detach())
+	creator.wantEnd(want)
+	wantEmpty(t, dir)
+}
+
+func TestCRemoves(t *testing.T) {
+	store(t)
+	seg := create(t, key, 64)
+	run(t, cProgram, "remove", key)
+	if _, err := shm.Stat(key); !errors.Is(err, shm.ErrNotExist) {
+		t.Errorf("still under its key: %v", err)
+	}
+	fresh := create(t, key, 64)
+	check(t, seg.Update(increment))
+	check(t, fresh.Update(increment))
+	if info, err := seg.Info(); err != nil || info.Status != shm.StatusRemoved {
+		t.Errorf("%v, %v", info.Status, err)
+	}
+}
+
+// A program that is attached follows a segment that Go grows.
+func TestGrowthByGoIsSeen(t *testing.T) {
+	t.Run("create", func(t *testing.T) {
+		store(t)
+		creator := start(t, cProgram, "create", key, "100")
+		creator.wantLine("created")
+		seg := attach(t, key)
+		check(t, seg.Grow(100_000))
+		want := strings.Repeat("0123456789", 10_000)
+		_, err := seg.WriteAt([]byte(want), 0)
+		check(t, err)
+		creator.wantEnd(want)
+	})
+	inEach(t, func(t *testing.T, p program) {
+		const size = 1 << 20 // more than a pipe holds: the program waits within its second copy
+		store(t)
+		seg := create(t, key, size)
+		reader := start(t, p, "snapshot", key, "3")
+		_, err := io.ReadFull(reader.out, make([]byte, size))
+		check(t, err)
+		check(t, seg.Grow(2*size))
+		want := strings.Repeat("grown...", 2*size/8)
+		_, err = seg.WriteAt([]byte(want), 0)
+		check(t, err)
+		rest, status := reader.end()
+		if status != 0 || !strings.HasSuffix(rest, want) {
+			t.Errorf("%d more bytes, status %d\n%s", len(rest), status, &reader.stderr)
+		}
+	})
+}
+
+// A Go process that is attached follows a segment that C grows.
+func TestGrowthByCIsSeen(t *testing.T) {
+	store(t)
+	seg := create(t, key, 100)
+	before := seg.Data()
+	reader := attach(t, key, shm.ReadOnly())
+	version := seg.Version()
+	for _, size := range []int{5000, 4000, 1 << 20} {
+		want := max(seg.Size(), size)
+		if got := run(t, cProgram, "grow", key, strconv.Itoa(size)); got != fmt.Sprintln(want) {
+			t.Errorf("C grows to %d: %q", size, got)
+		}
+		if seg.Size() != want || reader.Size() != want {
+			t.Errorf("Go sees %d and %d, want %d", seg.Size(), reader.Size(), want)
+		}
+	}
+	if !bytes.Equal(seg.Data(), make([]byte, 1<<20)) {
+		t.Error("the new bytes are not zero")
+	}
+	if seg.Version() != version {
+		t.Error("growing has moved the version")
+	}
+	run(t, cProgram, "update", key)
+	for name, data := range map[string][]byte{"read-write": seg.Data(), "read-only": reader.Data()} {
+		if got := binary.NativeEndian.Uint64(data[len(data)-8:]); got != 1 {
+			t.Errorf("%s: the last number is %d", name, got)
+		}
+	}
+	if before[0] == 0 && before[7] == 0 {
+		t.Error("the slice from before is other memory")
+	}
+	inEach(t, func(t *testing.T, p program) {
+		if got := run(t, p, "read", key); got != string(seg.Data()) {
+			t.Errorf("%d bytes", len(got))
+		}
+	})
+}
+
+func TestOtherKindsOfSlotLocksAreRefused(t *testing.T) {
+	inEach(t, func(t *testing.T, p program) {
+		store(t)
+		seg := create(t, key, 64)
+		info, err := seg.Info()
+		check(t, err)
+		kind := func(k byte) {
+			file, err := os.OpenFile(info.Path, os.O_RDWR, 0)
+			check(t, err)
+			defer file.Close()
+			_, err = file.WriteAt(binary.NativeEndian.AppendUint32(nil, uint32(k)), kindOffset)
+			check(t, err)
+		}
+		kind(byte(lockfile.SiblingFiles))
+		defer kind(byte(lockfile.RecordLocks))
+		for _, command := range []string{"read", "snapshot"} {
+			reader := start(t, p, command, key)
+			if output, status := reader.end(); output != "" || status != 1 || !strings.Contains(reader.stderr.String(), "slot locks of kind 2") {
+				t.Errorf("%s: %q, status %d: %s", command, output, status, &reader.stderr)
+			}
+		}
+	})
+}
+
+// dieAt runs the C program, which dies before the given step.
+func dieAt(t *testing.T, step string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	line := append(cProgram(t), args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.Env = append(os.Environ(), "QSHM_FAULT="+step)
+	output, _ := cmd.CombinedOutput()
+	check(t, ctx.Err())
+	if code := cmd.ProcessState.ExitCode(); code != -1 { // -1: a signal has ended it
+		t.Fatalf("%v has not reached the step: status %d\n%s", args, code, output)
+	}
+}
+
+// wantOne checks that seg is the only attachment, works, and can be joined by another.
+func wantOne(t *testing.T, seg *shm.Segment, abandoned bool) {
+	t.Helper()
+	check(t, seg.Lock())
+	if seg.Abandoned() != abandoned {
+		t.Errorf("abandoned: %v", seg.Abandoned())
+	}
+	check(t, seg.Unlock())
+	second, err := shm.Attach(key)
+	check(t, err)
+	info, err := seg.Info()
+	check(t, err)
+	if info.Attached != 2 {
+		t.Errorf("%d attached", info.Attached)
+	}
+	file, err := os.Open(info.Path)
+	check(t, err)
+	defer file.Close()
+	var refs [4]byte
+	_, err = file.ReadAt(refs[:], refsOffset)
+	check(t, err)
+	if n := binary.NativeEndian.Uint32(refs[:]); n < 2 {
+		t.Errorf("the reference count is %d", n)
+	}
+	check(t, second.Detach())
+}
+
+func eachStep(t *testing.T, steps string, test func(t *testing.T, step string)) {
+	t.Helper()
+	for _, step := range strings.Fields(steps) {
+		t.Run(step, func(t *testing.T) { test(t, step) })
+	}
+}
+
+func TestCDiesInCreate(t *testing.T) {
+	eachStep(t, `create_file file_lock still_linked write_header allocate map claim recover_word refs_up publish live
+		unlock_file release_word clear_slot refs_down release_slot ask file_lock_last still_linked_last ask_again dead unlink`,
+		func(t *testing.T, step string) {
+			dir := store(t)
+			dieAt(t, step, "create", key, "64")
+			seg := create(t, key, 64)
+			wantOne(t, seg, false)
+			check(t, seg.Detach())
+			wantEmpty(t, dir)
+		})
+}
+
+func TestCDiesAttached(t *testing.T) {
+	eachStep(t, `open file_lock still_linked examine claim recover_word refs_up publish unlock_file take unlock wake
+		release_word clear_slot refs_down release_slot ask`,
+		func(t *testing.T, step string) {
+			dir := store(t)
+			seg := create(t, key, 64, shm.MaxAttachments(2))
+			dieAt(t, step, "update", key)
+			wantOne(t, seg, step == "unlock")
+			check(t, seg.Detach())
+			wantEmpty(t, dir)
+		})
+}
+
+// C dies while it takes the lock over from a dead process, and while it claims the
+// slot of one.
+func TestCDiesInRecovery(t *testing.T) {
+	for _, c := range []struct {
+		name, steps string
+		slots       int
+	}{
+		{"take-over", "probe take_over taken_over unlock wake release_word", 3},
+		{"claim", "recover_word recover_slot recover_refs refs_up publish", 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachStep(t, c.steps, func(t *testing.T, step string) {
+				dir := store(t)
+				seg := create(t, key, 64, shm.MaxAttachments(c.slots))
+				dead := start(t, goProgram, "lock", key)
+				dead.wantLine("locked")
+				dead.kill()
+				dieAt(t, step, "update", key)
+				wantOne(t, seg, step != "wake" && step != "release_word")
+				check(t, seg.Detach())
+				wantEmpty(t, dir)
+			})
+		})
+	}
+}
+
+func TestCDiesInGrow(t *testing.T) {
+	const old, grown = 64, 100_000
+	eachStep(t, "file_lock:2 still_linked:2 allocate_more publish_size unlock_file:2", func(t *testing.T, step string) {
+		dir := store(t)
+		seg := create(t, key, old)
+		dieAt(t, step, "grow", key, strconv.Itoa(grown))
+		want := old
+		if step == "unlock_file:2" {
+			want = grown
+		}
+		if seg.Size() != want {
+			t.Errorf("size %d, want %d", seg.Size(), want)
+		}
+		check(t, seg.Grow(2*grown))
+		if !bytes.Equal(seg.Data(), make([]byte, 2*grown)) {
+			t.Error("the new bytes are not zero")
+		}
+		wantOne(t, seg, false)
+		check(t, seg.Detach())
+		wantEmpty(t, dir)
+	})
+}
+
+func TestCDiesInRemove(t *testing.T) {
+	eachStep(t, "removed unlink", func(t *testing.T, step string) {
+		store(t)
+		seg := create(t, key, 64)
+		dieAt(t, step, "remove", key)
+		check(t, seg.Update(increment))
+		if step == "removed" {
+			wantOne(t, seg, false)
+			return
+		}
+		fresh := create(t, key, 64)
+		wantOne(t, fresh, false)
+		check(t, seg.Update(increment))
+	})
 }
 
 func TestNoSegmentIsReported(t *testing.T) {

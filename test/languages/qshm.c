@@ -1,18 +1,22 @@
 //go:build ignore
 
-// Uses memory that processes share by qshm, without qshm: it does as
-// shm/FORMAT.md says, in C11 for Linux, with no library but libc.
+// Uses memory that processes share by qshm, without qshm: this program follows
+// shm/FORMAT.md, in C11 for Linux, with no library but libc.
 //
 //	cc -std=c11 -O2 -o qshm qshm.c
 //
-// It takes a slot and a presence as others do, and gives them back. It attaches,
-// it does not create.
+// It makes one attachment and holds its slot lock, as every other process does.
+// The steps in brackets of FORMAT.md are calls of at() here: with
+// QSHM_FAULT=STEP[:N] in the environment, the program dies before the Nth time of
+// that step.
 #define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/futex.h>
 #include <limits.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -27,25 +31,27 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <dirent.h>
 #include <time.h>
 #include <unistd.h>
 
 static const char usage[] =
 	"usage: qshm COMMAND\n"
 	"  list                     a line for each segment: name, status, size, version, number\n"
-	"                           of living attachments, process that holds the lock, processes\n"
-	"                           that are attached (r: read-only), key; with tabs between\n"
+	"                           of live attachments, process that holds the lock, attached\n"
+	"                           processes (r: read-only), key; with tabs between\n"
+	"  create KEY SIZE          create the segment and keep it until the end of standard\n"
+	"                           input; then write the data as they stand\n"
 	"  read KEY                 write the data as they stand, which may be half-written\n"
-	"  snapshot KEY [TIMES]     write the data as they were at one moment; the version to\n"
-	"                           standard error\n"
+	"  snapshot KEY [TIMES]     write the data as they were at one moment\n"
 	"  wait KEY VERSION [LONGEST]\n"
 	"                           wait until the version is another, and write it; LONGEST:\n"
 	"                           seconds to sleep without a look\n"
-	"  lock KEY [SECONDS]       hold the lock for so long, or until the end of standard input\n"
-	"  update KEY [TIMES]       add one to each 64-bit number of the data, inside the lock\n"
+	"  lock KEY                 hold the lock until the end of standard input\n"
+	"  update KEY [TIMES]       add one to each 64-bit number of the data, with the lock held\n"
+	"  grow KEY SIZE            make the data at least so large, and write their size\n"
+	"  remove KEY               free the key; attached processes keep the memory\n"
 	"read, snapshot and wait attach read-only. The status is 3 if there is no segment, and 4\n"
-	"if the last writer died inside the lock.\n";
+	"if the last writer died holding the lock.\n";
 
 enum { exit_none = 3, exit_abandoned = 4 };
 
@@ -59,50 +65,70 @@ static _Noreturn void fail(int status, const char *format, ...)
 	exit(status);
 }
 
+static const char *fault; // of the environment
+
+// Dies here if the environment says so.
+static void at(const char *step)
+{
+	static int times;
+	size_t n = strlen(step);
+	if (!fault || strncmp(fault, step, n) != 0 || (fault[n] != 0 && fault[n] != ':'))
+		return;
+	if (++times >= (fault[n] ? atoi(fault + n + 1) : 1))
+		raise(SIGKILL);
+}
+
 // The layout.
 
 typedef struct {
 	unsigned char magic[8];
 	uint32_t order, format, data_off, slots;
-	uint64_t id, size;
+	uint64_t id;
 	int64_t created;
-	uint32_t pid, uid, key_len, zero;
+	uint32_t pid, uid, kind, key_len;
+	uint64_t zero;
 	unsigned char hash[32], zeros[32];
 	_Atomic uint32_t state, refs;
-	char pad1[56];
+	_Atomic uint64_t size;
+	char pad1[48];
 	_Atomic uint64_t word;
 	char pad2[56];
-	_Atomic uint32_t bell;
+	_Atomic uint32_t event;
 	char pad3[60];
 	unsigned char key[256];
 } header;
 
-typedef struct {
-	_Atomic uint64_t token, meta;
-} slot;
+typedef _Atomic uint64_t slot;
 
 _Static_assert(offsetof(header, hash) == 64, "layout");
 _Static_assert(offsetof(header, state) == 128, "layout");
+_Static_assert(offsetof(header, size) == 136, "layout");
 _Static_assert(offsetof(header, word) == 192, "layout");
-_Static_assert(offsetof(header, bell) == 256, "layout");
-_Static_assert(sizeof(header) == 576 && sizeof(slot) == 16, "layout");
+_Static_assert(offsetof(header, event) == 256, "layout");
+_Static_assert(sizeof(header) == 576 && sizeof(slot) == 8, "layout");
 
 enum { making, live, dead, removed };
-enum { min_header = 4096, max_header = 2 << 20 };
+enum { record_locks = 1 };
+enum { min_header = 4096, max_header = 2 << 20, max_slots = 65535 };
 
 static const unsigned char magic[8] = {0, 'q', 's', 'h', 'm', '\r', '\n', 0x1a};
 
-#define OWNER ((UINT64_C(1) << 29) - 1)
+#define OWNER UINT64_C(0xffff)
+#define DETACH (UINT64_C(1) << 16) // one in the detach count
+#define DETACHES (UINT64_C(0x1fff) << 16)
 #define ABANDONED (UINT64_C(1) << 29)
-#define OVERDUE (UINT64_C(1) << 30)
+#define STARVING (UINT64_C(1) << 30)
 #define WAITERS (UINT64_C(1) << 31)
 #define VERSION (UINT64_C(1) << 32)
 #define ARMED 1u
 
+#define TAKEN (UINT64_C(1) << 32)
+#define READ_ONLY (UINT64_C(1) << 33)
+#define SERIAL (UINT64_C(1) << 34)
+
 static uint64_t owner(uint64_t w) { return w & OWNER; }
 static uint32_t version(uint64_t w) { return (uint32_t)(w >> 32); }
-static uint32_t generation(uint64_t meta) { return meta >> 32 & 0x1fff; }
-static uint64_t owner_bits(uint32_t i, uint32_t gen) { return (uint64_t)(i + 1) | (uint64_t)gen << 16; }
+static uint64_t serial(uint64_t s) { return s & ~(SERIAL - 1); }
 
 // The name of a key.
 
@@ -155,6 +181,9 @@ static void sha256(const unsigned char *text, size_t len, unsigned char sum[32])
 		sum[i] = (unsigned char)(h[i / 4] >> (24 - i % 4 * 8));
 }
 
+static const char suffix[] = ".qshm";
+static const char base32[] = "0123456789abcdefghijklmnopqrstuv";
+
 static void name_of(const char *key, const unsigned char hash[32], char name[64])
 {
 	int n = 0;
@@ -176,48 +205,46 @@ static void name_of(const char *key, const unsigned char hash[32], char name[64]
 		name[n++] = '-';
 	for (int i = 0; i < 160; i += 5) {
 		unsigned two = (unsigned)hash[i / 8] << 8 | (i / 8 + 1 < 20 ? hash[i / 8 + 1] : 0);
-		name[n++] = "0123456789abcdefghijklmnopqrstuv"[two >> (11 - i % 8) & 31];
+		name[n++] = base32[two >> (11 - i % 8) & 31];
 	}
-	name[n] = 0;
+	memcpy(name + n, suffix, sizeof suffix);
 }
 
 static bool is_name(const char *name)
 {
 	size_t n = strlen(name);
-	if (n < 32 || n > 57 || strspn(name + n - 32, "0123456789abcdefghijklmnopqrstuv") != 32)
+	if (n < 37 || n > 62 || strcmp(name + n - 5, suffix) != 0 || strspn(name + n - 37, base32) < 32)
 		return false;
 	size_t p = strspn(name, "0123456789abcdefghijklmnopqrstuvwxyz_");
-	return n == 32 || (n > 33 && p == n - 33 && name[p] == '-' && name[0] != '_');
+	return n == 37 || (n > 38 && p == n - 38 && name[p] == '-' && name[0] != '_');
 }
 
 // The store.
 
 static char dir[PATH_MAX];
 
-static void find_store(void)
+static void find_store(bool make)
 {
-	// It is not made: who only attaches finds nothing in a new one.
 	struct stat st;
-	const char *own = getenv("QSHM_DIR"), *temp = getenv("TMPDIR");
-	bool private = !own || !*own;
-	if (private)
+	const char *explicit = getenv("QSHM_DIR"), *temp = getenv("TMPDIR");
+	bool own = !explicit || !*explicit;
+	if (own)
 		snprintf(dir, sizeof dir, "/dev/shm/qshm-%u", (unsigned)geteuid());
 	else
-		snprintf(dir, sizeof dir, "%s", own);
-	if (private && lstat(dir, &st) != 0)
+		snprintf(dir, sizeof dir, "%s", explicit);
+	if (own && lstat(dir, &st) != 0 && access("/dev/shm", W_OK) != 0)
 		snprintf(dir, sizeof dir, "%s/qshm-%u", temp && *temp ? temp : "/tmp", (unsigned)geteuid());
+	if (make)
+		mkdir(dir, 0700);
 	if (lstat(dir, &st) != 0)
-		fail(exit_none, "there is no store");
+		fail(errno == ENOENT ? exit_none : 1, "%s: %s", dir, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		fail(1, "%s is not a directory", dir);
-	if (private && (st.st_uid != geteuid() || st.st_mode & 077))
-		fail(1, "%s is somebody else's, or open to others", dir);
+	if (own && (st.st_uid != geteuid() || st.st_mode & 077))
+		fail(1, "%s belongs to another user, or is open to others", dir);
 }
 
-static void presence_path(uint64_t token, char path[PATH_MAX + 32])
-{
-	snprintf(path, PATH_MAX + 32, "%s/.live.%016" PRIx64, dir, token);
-}
+// Locks of the kernel.
 
 static uint64_t now(void)
 {
@@ -226,133 +253,71 @@ static uint64_t now(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-static void nap(uint64_t ns)
+enum { open_flags = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC }; // no link, no waiting for a pipe, no child
+
+// Takes the file lock. Any process that may open the file can hold it for ever, so
+// the wait is bounded.
+static const uint64_t patience = UINT64_C(10000000000);
+
+static bool lock_file(int fd, uint64_t longest)
 {
-	struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-	nanosleep(&t, NULL);
-}
-
-enum { as_it_is = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC }; // follow no link, wait for no pipe
-
-// Asks by a shared lock whether the process of a token is dead. If its file is
-// there, *fd has it, with the lock.
-static bool probe(uint64_t token, int *fd)
-{
-	char path[PATH_MAX + 32];
-	presence_path(token, path);
-	*fd = open(path, O_RDONLY | as_it_is);
-	if (*fd < 0)
-		return errno == ENOENT;
-	if (flock(*fd, LOCK_SH | LOCK_NB) == 0)
-		return true;
-	close(*fd);
-	*fd = -1;
-	return false;
-}
-
-static bool alive(uint64_t token)
-{
-	int fd;
-	bool gone = probe(token, &fd);
-	if (fd >= 0)
-		close(fd);
-	return !gone;
-}
-
-static void bury(uint64_t token)
-{
-	int fd;
-	char path[PATH_MAX + 32];
-	struct stat st;
-	if (probe(token, &fd) && fd >= 0) {
-		presence_path(token, path);
-		if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-			unlink(path); // with the lock: nobody who has just made it may get that
-		close(fd);
-	}
-}
-
-static uint64_t token; // of this process
-static int presence;   // its file
-
-static void announce(void)
-{
-	char path[PATH_MAX + 32];
-	struct stat st;
-	for (;;) {
-		if (getrandom(&token, sizeof token, 0) != sizeof token || token == 0)
-			continue;
-		presence_path(token, path);
-		presence = open(path, O_RDWR | O_CREAT | O_EXCL | as_it_is, 0644);
-		if (presence < 0 && errno == EEXIST)
-			continue;
-		if (presence < 0)
-			fail(1, "%s: %s", path, strerror(errno));
-		// Somebody may take it for the file of a dead process until it is locked.
-		if (flock(presence, LOCK_EX | LOCK_NB) == 0 && fstat(presence, &st) == 0 && st.st_nlink > 0) {
-			if ((st.st_mode & 0444) != 0444)
-				fchmod(presence, 0644); // others must be able to ask
-			return;
+	uint64_t start = now();
+	for (unsigned pause = 50; flock(fd, LOCK_EX | LOCK_NB) != 0; pause = pause < 500 ? 2 * pause : 1000) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return false;
+		if (now() - start > longest) {
+			errno = ETIMEDOUT;
+			return false;
 		}
-		close(presence);
+		usleep(pause);
 	}
+	return true;
 }
 
-static void withdraw(void)
+// Applies a command to the locks of n slots. Returns the type of the lock afterwards:
+// of one that is in the way, for F_OFD_GETLK; -1 if the command fails.
+static int record_lock(int fd, int command, short type, uint32_t first, uint32_t n)
 {
-	char path[PATH_MAX + 32];
-	presence_path(token, path);
-	unlink(path);
-	close(presence);
+	struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = ((off_t)1 << 40) + first, .l_len = n};
+	return fcntl(fd, command, &l) == 0 ? l.l_type : -1;
 }
 
-// Locks the file at path, waiting at most so long for whoever is inside. -1: there
-// is no file any more, or no lock.
-static int enter_door(const char *path, uint64_t patience, struct stat *st)
+// Asks whether another open file description holds the lock of one of n slots.
+// A read lock: another reader's is none of an attachment. If the answer is not to
+// be had, the slots count as held.
+static bool held(int fd, uint32_t first, uint32_t n)
 {
-	for (uint64_t start = now();;) {
-		int fd = open(path, O_RDWR | as_it_is);
-		if (fd < 0)
-			return -1;
-		while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-			if (now() - start > patience) {
-				close(fd);
-				errno = ETIMEDOUT;
-				return -1;
-			}
-			nap(200000);
-		}
-		if (fstat(fd, st) == 0 && S_ISREG(st->st_mode) && st->st_nlink > 0)
-			return fd;
-		close(fd); // removed by who was inside before; or something else altogether
-		if (!S_ISREG(st->st_mode)) {
-			errno = EINVAL;
-			return -1;
-		}
-	}
+	return record_lock(fd, F_OFD_GETLK, F_RDLCK, first, n) != F_UNLCK;
 }
 
-// What a header says of itself: 0 if it is right, 1 if its creator has not come to
-// an end, -1 if it is none of ours.
-static int check(const header *h, ssize_t got, int64_t file_size)
+enum verdict { segment, half_made, foreign };
+
+// Reads the beginning of a file, and then its size, and tells what the file is.
+static enum verdict examine(int fd, header *h, struct stat *st)
 {
 	static const char zeros[min_header];
-	if (file_size != 1 && memcmp(h, zeros, (size_t)got) == 0)
-		return 1;
-	if (got < min_header || memcmp(h->magic, magic, sizeof magic) != 0 || h->order != 0x01020304 || h->format != 1)
-		return -1;
-	if (h->data_off >= min_header && h->data_off <= max_header && h->data_off <= file_size &&
-	    h->data_off % (uint32_t)sysconf(_SC_PAGESIZE) == 0 && h->slots > 0 &&
-	    h->slots <= (h->data_off - sizeof *h) / sizeof(slot) && h->size > 0 && h->size <= (uint64_t)file_size - h->data_off)
-		return 0;
-	return h->state == making ? 1 : -1;
+	ssize_t got = pread(fd, h, min_header, 0);
+	if (got < 0 || fstat(fd, st) != 0 || !S_ISREG(st->st_mode))
+		return foreign;
+	int64_t file_size = st->st_size;
+	if (file_size == 0 ||
+	    (file_size > 1 && file_size <= min_header && (got < 1 || memcmp((char *)h + 1, zeros, (size_t)got - 1) == 0)))
+		return half_made;
+	if (got < (ssize_t)sizeof *h || memcmp(h->magic, magic, sizeof magic) != 0 || h->order != 0x01020304 || h->format != 2)
+		return foreign;
+	if (h->state == making)
+		return half_made;
+	bool sound = h->data_off >= min_header && h->data_off <= max_header && h->data_off <= file_size &&
+		     h->data_off % (uint32_t)sysconf(_SC_PAGESIZE) == 0 && h->slots > 0 && h->slots <= max_slots &&
+		     h->slots <= (h->data_off - sizeof *h) / sizeof(slot) && h->size > 0 && h->size <= (uint64_t)file_size - h->data_off;
+	return sound ? segment : foreign;
 }
 
 // The list.
 
-static void print_line(const char *name, const char *status, uint64_t size, uint64_t w, int count, const char *held, const char *pids, const header *h)
+static void print_line(const char *name, const char *status, uint64_t size, uint64_t w, int count, const char *owner, const char *pids, const header *h)
 {
-	printf("%s\t%s\t%" PRIu64 "\t%" PRIu32 "\t%d\t%s\t%s\t", name, status, size, version(w), count, held, pids);
+	printf("%s\t%s\t%" PRIu64 "\t%" PRIu32 "\t%d\t%s\t%s\t", name, status, size, version(w), count, owner, pids);
 	for (uint32_t i = 0; h && i < h->key_len && i < sizeof h->key; i++)
 		if (h->key[i] >= 0x21 && h->key[i] <= 0x7e && h->key[i] != '\\')
 			putchar(h->key[i]);
@@ -366,39 +331,36 @@ static void describe(const char *name)
 	char path[PATH_MAX + 300];
 	struct stat st;
 	snprintf(path, sizeof path, "%s/%s", dir, name);
-	int fd = open(path, O_RDONLY | as_it_is);
+	int fd = open(path, O_RDONLY | open_flags);
 	if (fd < 0) {
 		if (errno == EACCES || errno == EPERM)
 			print_line(name, "unknown", 0, 0, 0, "-", "-", NULL);
 		return;
 	}
 	header *h = calloc(1, max_header);
-	ssize_t got = pread(fd, h, min_header, 0);
-	int what = got < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ? -1 : check(h, got, st.st_size);
-	if (what == 0 && pread(fd, h, h->data_off, 0) < min_header)
-		what = -1;
-	close(fd);
-	if (what > 0) {
+	enum verdict what = examine(fd, h, &st);
+	if (what == half_made) {
 		print_line(name, "dead", 0, 0, 0, "-", "-", NULL);
-	} else if (what == 0) {
+	} else if (what == segment && h->kind == record_locks && pread(fd, h, h->data_off, 0) >= min_header) {
 		uint64_t w = h->word;
 		slot *s = (slot *)(h + 1);
-		char held[16] = "-", *pids = calloc(h->slots, 16);
+		char holder[16] = "-", *pids = calloc(h->slots, 16);
 		int count = 0;
 		size_t end = 0;
-		for (uint32_t i = 0; i < h->slots && i < (max_header - sizeof *h) / sizeof *s; i++) {
-			if (s[i].token == 0 || !alive(s[i].token))
+		for (uint32_t i = 0; i < h->slots; i++) {
+			if (!(s[i] & TAKEN) || !held(fd, i, 1))
 				continue;
 			count++;
-			end += (size_t)sprintf(pids + end, "%s%" PRIu32 "%s", end ? "," : "", (uint32_t)s[i].meta, s[i].meta >> 48 & 1 ? "r" : "");
-			if (owner(w) == owner_bits(i, generation(s[i].meta)))
-				sprintf(held, "%" PRIu32, (uint32_t)s[i].meta);
+			end += (size_t)sprintf(pids + end, "%s%" PRIu32 "%s", end ? "," : "", (uint32_t)s[i], s[i] & READ_ONLY ? "r" : "");
+			if (owner(w) == i + 1)
+				sprintf(holder, "%" PRIu32, (uint32_t)s[i]);
 		}
-		const char *status = count == 0 || h->state == making || h->state == dead ? "dead" : h->state == removed ? "removed" : "live";
-		print_line(name, status, h->size, w, count, held, count ? pids : "-", h);
+		const char *status = count == 0 || h->state == dead ? "dead" : h->state == removed ? "removed" : "live";
+		print_line(name, status, h->size, w, count, holder, count ? pids : "-", h);
 		free(pids);
 	}
 	free(h);
+	close(fd);
 }
 
 static int list(void)
@@ -415,7 +377,7 @@ static int list(void)
 
 // Sleeping.
 
-#ifdef SYS_futex_time64 // 32 bits, and a time of 64, is a system call of its own
+#ifdef SYS_futex_time64 // 32-bit systems with a 64-bit time have a system call of their own
 static const long sys_futex = sizeof(time_t) > sizeof(long) ? SYS_futex_time64 : SYS_futex;
 #else
 static const long sys_futex = SYS_futex;
@@ -432,248 +394,392 @@ static void futex_wake(_Atomic uint32_t *word, int n) { syscall(sys_futex, word,
 // The segment that this process is attached to.
 
 static char segment_path[PATH_MAX + 64];
-static struct stat segment_file;
+static int file = -1; // carries the file lock and the slot lock
 static header *head;
 static slot *slots;
 static uint32_t slot_count;
 static unsigned char *data;
-static size_t size;
+static size_t size; // of the data as they are mapped
 static uint32_t my_slot;
-static uint64_t mine; // the owner's bits of the lock word when this process has it
 static bool read_only;
+static bool adopt; // an empty file that cannot be removed
+
+static uint64_t mine(void) { return my_slot + 1; }
 
 static _Atomic uint32_t *lock_half(void)
 {
 	return (_Atomic uint32_t *)&head->word + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
 }
 
-static void ring(void)
+// Wakes the waiters for the version, which has moved.
+static void signal_event(void)
 {
-	for (uint32_t b = head->bell; b & ARMED;)
-		if (atomic_compare_exchange_strong(&head->bell, &b, b + 1)) {
-			futex_wake(&head->bell, INT_MAX);
+	for (uint32_t e = head->event; e & ARMED;)
+		if (atomic_compare_exchange_strong(&head->event, &e, e + 1)) {
+			at("signal");
+			futex_wake(&head->event, INT_MAX);
 			return;
 		}
 }
 
-static bool owner_alive(uint64_t w)
+// Changes the lock word for good, before another attachment can have the slot of
+// this one, or of a dead process: a take-over that found the slot free fails then.
+static void count_detach(void)
 {
-	uint32_t i = (uint32_t)(w & 0xffff) - 1;
-	if (i >= slot_count)
-		return false;
-	uint64_t t = slots[i].token;
-	return t != 0 && generation(slots[i].meta) == (owner(w) >> 16) && alive(t);
+	uint64_t w = head->word;
+	while (!atomic_compare_exchange_weak(&head->word, &w, (w & ~DETACHES) | ((w + DETACH) & DETACHES)))
+		;
 }
 
-// Takes the word from an owner that has died.
+// Swaps the lock word w for n without an owner, wakes a waiter, and signals if the
+// version has moved.
+static bool free_word(uint64_t w, uint64_t n)
+{
+	uint64_t read = w;
+	if (!atomic_compare_exchange_strong(&head->word, &read, n & ~(OWNER | WAITERS)))
+		return false;
+	at("wake");
+	if (w & WAITERS)
+		futex_wake(lock_half(), 1);
+	if (version(n) != version(w))
+		signal_event();
+	return true;
+}
+
+// Frees the lock word w, whose owner has died.
+static bool abandon(uint64_t w) { return free_word(w, (w + VERSION) | ABANDONED); }
+
+// Whether the process that the lock word w names has died. A process does not see
+// its own slot lock. If there is no such slot, no process wrote that word.
+static bool owner_died(uint64_t w)
+{
+	return owner(w) != 0 && owner(w) != mine() && (owner(w) > slot_count || !held(file, (uint32_t)owner(w) - 1, 1));
+}
+
+// Takes the lock word w from its owner, if that process has died. The next process
+// that claims the slot clears it.
 static bool take_over(uint64_t w)
 {
-	if (owner(w) == 0 || owner_alive(w))
+	at("probe");
+	if (!owner_died(w))
 		return false;
-	uint64_t n = ((w + VERSION) & ~(OWNER | OVERDUE)) | mine | ABANDONED | WAITERS;
-	if (!atomic_compare_exchange_strong(&head->word, &w, n))
+	at("take_over");
+	if (!atomic_compare_exchange_strong(&head->word, &w, ((w + VERSION) & ~(OWNER | STARVING)) | mine() | ABANDONED | WAITERS))
 		return false;
-	ring();
+	at("taken_over");
+	signal_event();
 	return true;
 }
 
 // Takes the lock, and reports whether it was abandoned.
 static bool lock(void)
 {
-	const uint64_t overdue_after = 1000000, slice = 25000000;
-	uint64_t start = now();
-	bool slept = false, woken = false, overdue = false;
+	const uint64_t ms = 1000000, starving_after = ms, first = 25 * ms, longest = 2000 * ms;
+	uint64_t start = now(), next_probe = first;
+	bool slept = false, woken = false;
 	for (;;) {
-		uint64_t w = head->word;
-		if (owner(w) == 0 && (overdue || !(w & OVERDUE))) {
-			uint64_t n = (w & ~OVERDUE) | mine | (slept ? WAITERS : 0);
-			if (atomic_compare_exchange_strong(&head->word, &w, n))
+		uint64_t w = head->word, waited = now() - start;
+		bool starving = waited >= starving_after;
+		if (owner(w) == 0 && (starving || !(w & STARVING))) {
+			at("take");
+			if (atomic_compare_exchange_strong(&head->word, &w, (w & ~STARVING) | mine() | (slept ? WAITERS : 0)))
 				break;
 			continue;
 		}
-		uint64_t waited = now() - start;
-		overdue = waited >= overdue_after;
-		uint64_t n = w | WAITERS | (overdue ? OVERDUE : 0);
+		if (waited >= next_probe) {
+			next_probe = waited + (waited / 4 < first ? first : waited / 4 < longest ? waited / 4 : longest);
+			if (take_over(w))
+				break;
+			continue;
+		}
+		uint64_t n = w | WAITERS | (starving ? STARVING : 0);
+		at("mark");
 		if (n != w && !atomic_compare_exchange_strong(&head->word, &w, n))
 			continue;
-		if (woken && owner(n) == 0 && !overdue)
-			futex_wake(lock_half(), 1); // the word was left for one who is
-		bool timed_out = futex_wait(lock_half(), (uint32_t)n, overdue ? slice : overdue_after - waited);
+		if (woken && owner(n) == 0)
+			futex_wake(lock_half(), 1); // the wake was for a starving waiter
+		at("sleep");
+		woken = !futex_wait(lock_half(), (uint32_t)n, (starving ? next_probe : starving_after) - waited);
 		slept = true;
-		woken = !timed_out;
-		overdue = now() - start >= overdue_after;
-		if (timed_out && take_over(head->word))
-			break;
 	}
 	return head->word & ABANDONED;
 }
 
 static void unlock(bool written)
 {
-	for (uint64_t w = head->word; owner(w) == mine;) {
-		uint64_t n = w & ~(OWNER | WAITERS);
-		if (written)
-			n = (n & ~ABANDONED) + VERSION;
-		if (!atomic_compare_exchange_strong(&head->word, &w, n))
-			continue;
-		if (w & WAITERS)
-			futex_wake(lock_half(), 1);
-		if (written)
-			ring();
+	uint64_t w;
+	at("unlock");
+	while (owner(w = head->word) == mine() && !free_word(w, written ? (w & ~ABANDONED) + VERSION : w))
+		;
+}
+
+// Clears what a dead process has left in slot i, whose lock this process holds.
+static void recover(uint32_t i)
+{
+	uint64_t w;
+	at("recover_word");
+	while (owner(w = head->word) == i + 1 && !abandon(w)) // first: see count_detach
+		;
+	if (!(slots[i] & TAKEN))
 		return;
-	}
+	count_detach();
+	at("recover_slot");
+	slots[i] = serial(slots[i]);
+	at("recover_refs");
+	head->refs--;
 }
 
-// Takes the word away from an owner that has died, and leaves it free.
-static void disown(uint64_t gone)
-{
-	for (uint64_t w = head->word; owner(w) == gone;) {
-		uint64_t n = ((w + VERSION) & ~(OWNER | WAITERS)) | ABANDONED;
-		if (!atomic_compare_exchange_strong(&head->word, &w, n))
-			continue;
-		if (w & WAITERS)
-			futex_wake(lock_half(), 1);
-		ring();
-		return;
-	}
-}
-
-static bool any_alive(void)
-{
-	for (uint32_t i = 0; i < slot_count; i++) {
-		uint64_t t = slots[i].token;
-		if (t != 0 && alive(t))
-			return true;
-	}
-	return false;
-}
-
-// Gives back the slots of the dead; says how many.
-static int reap(void)
-{
-	int found = 0;
-	for (uint32_t i = 0; i < slot_count; i++) {
-		uint64_t t = slots[i].token;
-		if (t == 0 || alive(t))
-			continue;
-		found++;
-		uint32_t gen = generation(slots[i].meta);
-		if (slots[i].token != t)
-			continue; // the generation may be another's
-		disown(owner_bits(i, gen)); // first: a word never names a slot that is free
-		bury(t);
-		if (atomic_compare_exchange_strong(&slots[i].token, &t, 0))
-			head->refs--;
-	}
-	return found;
-}
-
-// Removes the segment behind the door, which nobody alive is attached to.
-static void destroy(int door)
-{
-	if (head->state != removed)
-		head->state = dead;
-	reap();
-	unlink(segment_path);
-	close(door);
-}
-
+// Takes a free slot, or else that of a dead process.
 static bool claim(void)
 {
-	head->refs++; // first: never too low
-	do {
+	for (uint64_t taken = 0; taken <= TAKEN; taken += TAKEN)
 		for (uint32_t i = 0; i < slot_count; i++) {
-			uint64_t none = 0;
-			if (!atomic_compare_exchange_strong(&slots[i].token, &none, token))
+			if ((slots[i] & TAKEN) != taken)
 				continue;
-			uint32_t gen = (generation(slots[i].meta) + 1) & 0x1fff;
-			slots[i].meta = (uint32_t)getpid() | (uint64_t)gen << 32 | (uint64_t)read_only << 48;
+			at("claim");
+			if (record_lock(file, F_OFD_SETLK, F_WRLCK, i, 1) != F_WRLCK)
+				continue;
+			recover(i);
+			at("refs_up");
+			head->refs++; // before the slot is taken: never too low
+			at("publish");
+			slots[i] = (serial(slots[i]) + SERIAL) | TAKEN | (read_only ? READ_ONLY : 0) | (uint32_t)getpid();
 			my_slot = i;
-			mine = owner_bits(i, gen);
 			return true;
 		}
-	} while (reap() > 0);
-	head->refs--;
 	return false;
 }
 
-static void attach(const char *key)
+// Whether the file is the one at its path.
+static bool linked(void)
 {
-	unsigned char hash[32];
-	char name[64];
-	_Alignas(16) char first[min_header] = {0};
-	header *page = (header *)first;
-	sha256((const unsigned char *)key, strlen(key), hash);
-	name_of(key, hash, name);
-	snprintf(segment_path, sizeof segment_path, "%s/%s", dir, name);
+	struct stat st, there;
+	return fstat(file, &st) == 0 && st.st_nlink > 0 && lstat(segment_path, &there) == 0 &&
+	       there.st_dev == st.st_dev && there.st_ino == st.st_ino;
+}
 
-	int door = enter_door(segment_path, UINT64_MAX, &segment_file);
-	if (door < 0)
-		fail(errno == ENOENT ? exit_none : 1, "%s: %s", segment_path, strerror(errno));
-	ssize_t got = pread(door, page, min_header, 0);
-	switch (got < 0 ? -1 : check(page, got, segment_file.st_size)) {
-	case 1:
-		fail(exit_none, "%s was left by a creator that died", segment_path);
-	case -1:
-		fail(1, "%s was not made by qshm of this version", segment_path);
+// Removes the file, whose file lock this process holds. Where the directory does
+// not allow that, discard takes the file's memory away instead, unless a process
+// is attached: then the next creator makes its segment in the empty file.
+static void discard(void)
+{
+	at("unlink");
+	if (unlink(segment_path) == 0 || errno == ENOENT)
+		return;
+	int problem = errno;
+	if (held(file, 0, max_slots) || ftruncate(file, 0) != 0)
+		fail(1, "%s: %s", segment_path, strerror(problem));
+	adopt = true;
+}
+
+static void destroy(void)
+{
+	at("dead");
+	if (head->state != removed)
+		head->state = dead;
+	discard();
+}
+
+// Destroys the segment if no process is attached. This process is not: it has
+// detached, or failed to attach.
+static void destroy_if_unused(void)
+{
+	for (;;) {
+		at("ask");
+		if (held(file, 0, slot_count))
+			return;
+		at("file_lock_last");
+		if (!lock_file(file, 1000000000))
+			return; // the process that holds it is stopped: it will find garbage
+		at("still_linked_last");
+		if (!linked())
+			return; // removed
+		at("ask_again");
+		if (!held(file, 0, slot_count)) {
+			destroy();
+			return;
+		}
+		at("unlock_file");
+		flock(file, LOCK_UN); // and look again: that process may have detached, and not waited for the file lock
 	}
-	if (memcmp(page->hash, hash, sizeof hash) != 0)
-		fail(1, "%s was made for another key of the same name", segment_path);
+}
+
+// Maps header and data of the file, whose header is right.
+static void map_file(const header *page)
+{
 	slot_count = page->slots;
 	size = page->size;
-	head = mmap(NULL, page->data_off, PROT_READ | PROT_WRITE, MAP_SHARED, door, 0);
-	data = mmap(NULL, size, read_only ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, door, page->data_off);
+	head = mmap(NULL, page->data_off, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	data = mmap(NULL, size, read_only ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, file, page->data_off);
 	if (head == MAP_FAILED || data == MAP_FAILED)
 		fail(1, "%s: %s", segment_path, strerror(errno));
 	slots = (slot *)(head + 1);
-	if (head->state != live || !any_alive()) {
-		destroy(door);
-		fail(exit_none, "%s: all who were attached have ended", segment_path);
+}
+
+// Maps what the segment has grown by.
+static void follow_growth(void)
+{
+	size_t grown = head->size;
+	if (grown <= size)
+		return;
+	data = mremap(data, size, grown, MREMAP_MAYMOVE);
+	if (data == MAP_FAILED)
+		fail(1, "%s: %s", segment_path, strerror(errno));
+	size = grown;
+}
+
+// Makes a segment in the file, which is empty and whose file lock this process holds.
+static void create_in(const char *key, const unsigned char hash[32], uint64_t bytes)
+{
+	struct timespec t;
+	uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE), data_off = page > min_header ? page : min_header;
+	uint32_t n = (data_off - (uint32_t)sizeof(header)) / (uint32_t)sizeof(slot);
+	clock_gettime(CLOCK_REALTIME, &t);
+	header h = {.order = 0x01020304, .format = 2, .data_off = data_off, .slots = n, .created = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec,
+		.pid = (uint32_t)getpid(), .uid = geteuid(), .kind = record_locks, .key_len = (uint32_t)strlen(key), .size = bytes};
+	memcpy(h.magic, magic, sizeof magic);
+	memcpy(h.hash, hash, sizeof h.hash);
+	memcpy(h.key, key, h.key_len < sizeof h.key ? h.key_len : sizeof h.key);
+	errno = 0;
+	bool done = getrandom(&h.id, sizeof h.id, 0) == sizeof h.id;
+	at("write_header");
+	done = done && pwrite(file, (char *)&h + 1, sizeof h - 1, 1) == sizeof h - 1;
+	at("allocate");
+	if (done)
+		errno = posix_fallocate(file, 0, (off_t)(data_off + bytes)); // so that no access faults later
+	if (!done || errno != 0) {
+		int problem = errno;
+		discard();
+		fail(1, "%s: %s", segment_path, strerror(problem));
 	}
-	announce();
-	bool taken = claim();
-	flock(door, LOCK_UN);
-	close(door);
-	if (!taken) {
-		withdraw();
-		fail(1, "%s: all attachments are taken", segment_path);
+	at("map");
+	map_file(&h);
+	if (!claim())
+		fail(1, "%s: another program keeps the slots locked", segment_path);
+	at("live");
+	head->state = live;
+	at("unlock_file");
+	flock(file, LOCK_UN);
+}
+
+// Opens the file at segment_path and takes its file lock.
+static void open_locked(bool create)
+{
+	for (;;) {
+		at(create ? "create_file" : "open");
+		file = open(segment_path, O_RDWR | (create ? O_CREAT : 0) | open_flags, 0600);
+		if (file < 0 && errno == EACCES && create)
+			file = open(segment_path, O_RDWR | open_flags); // fs.protected_regular
+		at("file_lock");
+		if (file < 0 || !lock_file(file, patience))
+			fail(errno == ENOENT ? exit_none : 1, "%s: %s", segment_path, strerror(errno));
+		at("still_linked");
+		if (linked())
+			return;
+		close(file); // removed by the process that held the file lock before
 	}
 }
 
-// Gives the slot back, and with the last one that is alive destroys the segment.
+// Finds the live segment and maps it, with its file lock held. If there is none,
+// find creates it with that many bytes, unless bytes is 0, and reports false.
+static bool find(const char *key, uint64_t bytes)
+{
+	static _Alignas(16) char first[min_header];
+	header *page = (header *)first;
+	unsigned char hash[32];
+	char name[64];
+	struct stat st;
+	sha256((const unsigned char *)key, strlen(key), hash);
+	name_of(key, hash, name);
+	snprintf(segment_path, sizeof segment_path, "%s/%s", dir, name);
+	for (;;) {
+		open_locked(bytes > 0);
+		at("examine");
+		enum verdict what = examine(file, page, &st);
+		// If an empty file has attachments, another program has truncated their segment.
+		if (bytes > 0 && what == half_made && st.st_size == 0 && (adopt || st.st_uid == geteuid()) && !held(file, 0, max_slots)) {
+			create_in(key, hash, bytes);
+			return false;
+		}
+		if (what == foreign)
+			fail(1, "%s was not made by qshm of this format", segment_path);
+		if (what == half_made) {
+			discard();
+		} else {
+			if (memcmp(page->hash, hash, sizeof hash) != 0)
+				fail(1, "%s was made for another key of the same name", segment_path);
+			if (page->kind != record_locks)
+				fail(1, "%s has slot locks of kind %" PRIu32 ", which this program cannot use", segment_path, page->kind);
+			map_file(page);
+			if (head->state == live && held(file, 0, slot_count))
+				return true;
+			destroy();
+		}
+		if (bytes == 0)
+			fail(exit_none, "%s: every process that was attached has exited", segment_path);
+		close(file);
+	}
+}
+
+// Attaches to the segment, or creates it if bytes is not 0.
+static void attach(const char *key, uint64_t bytes)
+{
+	if (!find(key, bytes))
+		return;
+	bool claimed = bytes == 0 && claim();
+	at("unlock_file");
+	flock(file, LOCK_UN);
+	if (!claimed) {
+		destroy_if_unused(); // the last process to detach may have given up waiting for the file lock
+		fail(1, "%s: %s", segment_path, bytes > 0 ? "exists" : "all attachments are taken");
+	}
+}
+
+// Gives the slot back, and destroys the segment if no other process is attached.
 static void detach(void)
 {
-	uint64_t own = token;
-	unlock(!read_only);
-	if (atomic_compare_exchange_strong(&slots[my_slot].token, &own, 0))
-		head->refs--;
-	while (head->refs == 0 || !any_alive()) {
-		struct stat st;
-		int door = enter_door(segment_path, 1000000000, &st);
-		if (door < 0)
-			break; // gone; or somebody is stopped inside, and is the last then
-		if (st.st_dev != segment_file.st_dev || st.st_ino != segment_file.st_ino) {
-			close(door);
-			break; // removed, and followed by another
-		}
-		if (!any_alive()) {
-			destroy(door);
-			break;
-		}
-		close(door); // and look again: they may have gone, and not waited for our door
-	}
-	withdraw();
+	at("release_word");
+	count_detach();
+	at("clear_slot");
+	slots[my_slot] = serial(slots[my_slot]);
+	at("refs_down");
+	head->refs--; // after the slot is cleared: never too low
+	at("release_slot");
+	record_lock(file, F_OFD_SETLK, F_UNLCK, my_slot, 1); // before asking: of two that detach at once, one finds no other
+	destroy_if_unused();
+	close(file);
 }
 
-// The commands. Each returns the status, and the caller detaches.
+// The commands that attach. Each returns the status, and the caller detaches.
 
 static int put(const void *p, size_t n)
 {
 	return fwrite(p, 1, n, stdout) == n && fflush(stdout) == 0 ? 0 : 1;
 }
 
-// A consistent copy; by the lock, if it cannot be had without.
-static int copy(unsigned char *to, uint32_t *at)
+static int put_data(void)
+{
+	follow_growth();
+	return put(data, size);
+}
+
+static void read_to_end(void)
+{
+	fflush(stdout);
+	while (getchar() != EOF)
+		;
+}
+
+static int keep(void)
+{
+	printf("created\n");
+	read_to_end();
+	return put_data();
+}
+
+// Copies the data as they were at one moment, as far as they are mapped. It takes
+// the lock if writers are faster than the copy. Reports whether the data are abandoned.
+static bool copy(unsigned char *to)
 {
 	for (int try = 0; try < 4; try++) {
 		uint64_t w = head->word;
@@ -682,31 +788,29 @@ static int copy(unsigned char *to, uint32_t *at)
 		if (owner(w) != 0)
 			continue;
 		memcpy(to, data, size);
-		atomic_thread_fence(memory_order_acquire); // the copy is before the second look
+		atomic_thread_fence(memory_order_acquire); // the copy comes before the second look
 		uint64_t again = head->word;
-		if (owner(again) == 0 && version(again) == version(w)) {
-			*at = version(w);
-			return 0;
-		}
+		if (owner(again) == 0 && version(again) == version(w))
+			return false;
 	}
 	bool abandoned = lock();
 	memcpy(to, data, size);
-	*at = version(head->word);
 	unlock(false);
-	return abandoned ? exit_abandoned : 0;
+	return abandoned;
 }
 
 static int snapshot(long times)
 {
-	unsigned char *to = malloc(size);
-	int status = to ? 0 : 1;
+	unsigned char *to = NULL;
+	int status = 0;
 	while (status == 0 && times-- > 0) {
-		uint32_t at;
-		if ((status = copy(to, &at)) == exit_abandoned)
-			fputs("the last writer died inside the lock\n", stderr);
-		else if (status == 0 && (status = put(to, size)) == 0)
-			fprintf(stderr, "%" PRIu32 "\n", at);
+		follow_growth();
+		if (!(to = realloc(to, size)))
+			fail(1, "no memory for a copy of %zu bytes", size);
+		status = copy(to) ? exit_abandoned : put(to, size);
 	}
+	if (status == exit_abandoned)
+		fputs("the last writer died holding the lock\n", stderr);
 	free(to);
 	return status;
 }
@@ -714,83 +818,123 @@ static int snapshot(long times)
 static int wait_for(uint32_t since, double longest)
 {
 	for (;;) {
-		uint32_t b = head->bell;
-		if (!(b & ARMED)) {
-			if (!atomic_compare_exchange_strong(&head->bell, &b, b | ARMED))
+		uint32_t e = head->event;
+		if (!(e & ARMED)) {
+			at("arm");
+			if (!atomic_compare_exchange_strong(&head->event, &e, e | ARMED))
 				continue;
-			b |= ARMED;
+			e |= ARMED;
 		}
-		// After arming: who moves the version from here on sees the bell armed.
-		uint32_t v = version(head->word);
-		if (v != since)
-			return printf("%" PRIu32 "\n", v) < 0;
-		futex_wait(&head->bell, b, (uint64_t)(longest * 1e9));
+		// After arming: a process that moves the version from here on sees the event armed.
+		uint64_t w = head->word;
+		if (version(w) != since)
+			return printf("%" PRIu32 "\n", version(w)) < 0;
+		at("listen");
+		if (futex_wait(&head->event, e, (uint64_t)(longest * 1e9)) && owner_died(w))
+			abandon(w);
 	}
 }
 
-static int hold(double seconds)
+static int hold(void)
 {
 	printf(lock() ? "locked, abandoned\n" : "locked\n");
-	fflush(stdout);
-	if (seconds >= 0)
-		nap((uint64_t)(seconds * 1e9));
-	else
-		while (getchar() != EOF)
-			;
+	read_to_end();
 	unlock(true);
 	return 0;
 }
 
 static int update(long times)
 {
-	uint64_t *numbers = (uint64_t *)data;
 	while (times-- > 0) {
 		if (lock())
 			fputs("abandoned\n", stderr);
-		for (size_t i = 0; i < size / sizeof *numbers; i++)
-			numbers[i]++;
+		follow_growth();
+		for (size_t i = 0; i < size / 8; i++)
+			((uint64_t *)data)[i]++;
 		unlock(true);
 	}
 	return 0;
 }
 
+static int grow(uint64_t bytes)
+{
+	at("file_lock");
+	int problem = lock_file(file, patience) ? 0 : errno;
+	at("still_linked");
+	if (problem == 0 && !linked())
+		problem = ENOENT;
+	uint64_t old = head->size;
+	if (problem == 0 && bytes > old) {
+		at("allocate_more");
+		problem = posix_fallocate(file, (off_t)(head->data_off + old), (off_t)(bytes - old));
+		at("publish_size");
+		if (problem == 0)
+			head->size = bytes; // after the memory is there
+	}
+	at("unlock_file");
+	flock(file, LOCK_UN);
+	follow_growth();
+	if (problem == 0)
+		return printf("%zu\n", size) < 0;
+	fprintf(stderr, "%s: %s\n", segment_path, strerror(problem));
+	return 1;
+}
+
+// Frees the key. Attached processes keep the memory.
+static int remove_segment(const char *key)
+{
+	find(key, 0);
+	at("removed");
+	head->state = removed; // first: the process that finds this at the path goes on with it
+	at("unlink");
+	if (unlink(segment_path) == 0)
+		return 0;
+	perror(segment_path);
+	head->state = live;
+	return 1;
+}
+
+static const struct {
+	const char *name;
+	int least, most; // arguments
+	bool read_only;
+} commands[] = {
+	{"list", 0, 0, true}, {"create", 2, 2, false}, {"read", 1, 1, true}, {"snapshot", 1, 2, true}, {"wait", 2, 3, true},
+	{"lock", 1, 1, false}, {"update", 1, 2, false}, {"grow", 2, 2, false}, {"remove", 1, 1, true},
+};
+
 int main(int argc, char **argv)
 {
 	signal(SIGPIPE, SIG_IGN); // a write that fails ends in order
-	const char *command = argc > 1 ? argv[1] : "";
-	if (argc == 2 && strcmp(command, "list") == 0) {
-		find_store();
-		return list();
-	}
-	bool waits = strcmp(command, "wait") == 0;
-	const char *commands[] = {"read", "snapshot", "wait", "lock", "update"};
-	bool known = false;
-	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-		known = known || strcmp(command, commands[i]) == 0;
-	if (!known || argc < 3 + waits || argc > 4 + waits) {
+	fault = getenv("QSHM_FAULT");
+	size_t i = 0, known = sizeof commands / sizeof *commands;
+	while (i < known && (argc < 2 || strcmp(argv[1], commands[i].name) != 0))
+		i++;
+	if (i == known || argc - 2 < commands[i].least || argc - 2 > commands[i].most) {
 		fputs(usage, stderr);
 		return 2;
 	}
-	const char *more = argc > 3 + waits ? argv[3 + waits] : NULL;
-	read_only = waits || *command == 'r' || *command == 's';
-	find_store();
-	attach(argv[2]);
-	int status;
+	const char *command = commands[i].name, *key = argv[2], *more = argc > 3 ? argv[3] : "1";
+	bool create = strcmp(command, "create") == 0;
+	uint64_t bytes = create ? strtoull(more, NULL, 10) : 0;
+	if (create && bytes == 0)
+		fail(1, "a segment has at least one byte");
+	read_only = commands[i].read_only;
+	find_store(create);
+	if (strcmp(command, "list") == 0)
+		return list();
+	if (strcmp(command, "remove") == 0)
+		return remove_segment(key);
+	attach(key, bytes);
+	int status = 0;
 	switch (*command) {
-	case 'r':
-		status = put(data, size);
-		break;
-	case 's':
-		status = snapshot(more ? atol(more) : 1);
-		break;
-	case 'w':
-		status = wait_for((uint32_t)strtoul(argv[3], NULL, 10), more ? atof(more) : 1);
-		break;
-	case 'l':
-		status = hold(more ? atof(more) : -1);
-		break;
-	default:
-		status = update(more ? atol(more) : 1);
+	case 'c': status = keep(); break;
+	case 'r': status = put_data(); break;
+	case 's': status = snapshot(atol(more)); break;
+	case 'w': status = wait_for((uint32_t)strtoul(more, NULL, 10), argc > 4 ? atof(argv[4]) : 1); break;
+	case 'l': status = hold(); break;
+	case 'u': status = update(atol(more)); break;
+	case 'g': status = grow(strtoull(more, NULL, 10)); break;
 	}
 	detach();
 	return status;

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Looks at memory that processes share by qshm, without qshm: it does as
-shm/FORMAT.md says, with Python's standard library only.
+"""Looks at memory that processes share by qshm, without qshm: this program follows
+shm/FORMAT.md, with Python's standard library only.
 
-It takes no slot, for Python has no compare-and-swap to take one with. So nobody
-counts it, and it keeps nothing alive: a segment ends with its last attachment as
-if nobody were reading. What has been mapped stays readable all the same, and
-says of itself when it has ended.
+It takes no slot, because Python has no compare-and-swap to take one with. So it
+keeps nothing alive: a segment ends with its last attachment, whether or not this
+program reads it. What is mapped stays readable all the same, and the slot locks tell when
+the segment has ended.
 """
 
 import argparse
@@ -23,51 +23,52 @@ import sys
 import threading
 import time
 
-# The header, up to the reference count.
-HEADER = struct.Struct("=8sIIIIQQqIIII32s32sII")
+# The header, up to the size of the data.
+HEADER = struct.Struct("=8sIIIIQqIIIIQ32s32xIIQ")
 MAGIC = b"\0qshm\r\n\x1a"
 MIN_HEADER, MAX_HEADER = 4096, 2 << 20
-STATE, WORD, BELL, KEY, SLOTS = 128, 192, 256, 320, 576
+STATE, SIZE, WORD, EVENT, KEY, SLOTS = 128, 136, 192, 256, 320, 576
 KEY_SIZE = 256
 MAKING, LIVE, DEAD, REMOVED = range(4)
+RECORD_LOCKS = 1
 
-SLOT = struct.Struct("=QQ")
-ABANDONED = 1 << 29
-ARMED = 1
+TAKEN, READ_ONLY = 1 << 32, 1 << 33  # in a slot
+ABANDONED = 1 << 29  # in the lock word
+ARMED = 1  # in the event word
 
 EXIT_NONE, EXIT_ABANDONED = 3, 4
 
 
 class NoSegment(Exception):
-    """Nothing is under the key, or what was has ended."""
+    """There is no segment of the key, or it has ended."""
 
 
 class Abandoned(Exception):
-    """The last writer died inside the lock."""
+    """The last writer died holding the lock."""
 
 
 class Refused(Exception):
-    """The file is not one that this program knows."""
+    """This program does not know the file."""
 
 
 # The store.
 
 
 def store_dir():
-    """The directory. It is not made: who only attaches finds nothing in a new one."""
+    """The directory. It is not made: there is nothing to read in a new one."""
     own = os.environ.get("QSHM_DIR")
-    temp = os.environ.get("TMPDIR") or "/tmp"
-    for directory in [own] if own else [f"{parent}/qshm-{os.geteuid()}" for parent in ("/dev/shm", temp)]:
-        try:
-            info = os.lstat(directory)
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISDIR(info.st_mode):
-            raise Refused(f"{directory} is not a directory")
-        if not own and (info.st_uid != os.geteuid() or info.st_mode & 0o077):
-            raise Refused(f"{directory} is somebody else's, or open to others")
-        return directory
-    raise NoSegment("there is no store")
+    directory = own or f"/dev/shm/qshm-{os.geteuid()}"
+    if not own and not os.path.lexists(directory) and not os.access("/dev/shm", os.W_OK):
+        directory = f"{os.environ.get('TMPDIR') or '/tmp'}/qshm-{os.geteuid()}"
+    try:
+        info = os.lstat(directory)
+    except FileNotFoundError:
+        raise NoSegment(f"there is no store {directory}") from None
+    if not stat.S_ISDIR(info.st_mode):
+        raise Refused(f"{directory} is not a directory")
+    if not own and (info.st_uid != os.geteuid() or info.st_mode & 0o077):
+        raise Refused(f"{directory} belongs to another user, or is open to others")
+    return directory
 
 
 def name_of(key):
@@ -85,13 +86,13 @@ def name_of(key):
         prefix += c.lower()
     number = int.from_bytes(hashlib.sha256(key).digest()[:20], "big")
     tail = "".join("0123456789abcdefghijklmnopqrstuv"[number >> shift & 31] for shift in range(155, -1, -5))
-    return f"{prefix}-{tail}" if prefix else tail
+    return f"{prefix}-{tail}.qshm" if prefix else f"{tail}.qshm"
 
 
-NAME = re.compile(r"([a-z0-9][a-z0-9_]{0,23}-)?[0-9a-v]{32}")
+NAME = re.compile(r"([a-z0-9][a-z0-9_]{0,23}-)?[0-9a-v]{32}\.qshm")
 
 
-def open_as_it_is(path, flags):
+def open_file(path, flags):
     """No symbolic link is followed, and no pipe waited for."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -100,21 +101,16 @@ def open_as_it_is(path, flags):
     return fd
 
 
-def alive(directory, token):
-    """Whether the process of a token lives: asked by a shared lock."""
+F_OFD_GETLK = 36
+
+
+def held(fd, first, count=1):
+    """Whether a process holds the lock of one of the slots from first on."""
+    lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, (1 << 40) + first, count, 0)
     try:
-        fd = os.open(f"{directory}/.live.{token:016x}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+        return struct.unpack_from("h", fcntl.fcntl(fd, F_OFD_GETLK, lock))[0] != fcntl.F_UNLCK
     except OSError:
-        return True  # what may not be asked counts as alive
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
+        return True  # if it cannot be determined, the process counts as alive
 
 
 # A segment, as its file says.
@@ -124,44 +120,42 @@ class Header:
     """What the beginning of a file says; Refused if it is no segment's."""
 
     def __init__(self, page, file_size):
-        self.half_made = file_size != 1 and not page.strip(b"\0")
-        self.state, self.size, self.key, self.word = MAKING, 0, b"", 0
+        self.half_made = file_size == 0 or 1 < file_size <= MIN_HEADER and not page[1:].strip(b"\0")
+        self.size, self.key, self.word = 0, b"", 0
         if self.half_made:
             return
-        if len(page) < MIN_HEADER:
+        if len(page) < SLOTS:
             raise Refused("it is too short")
-        (magic, order, version, self.data_off, self.slots, _, self.size, _, _, _, key_len, _, self.hash, _,
-         self.state, _) = HEADER.unpack_from(page)
-        if magic != MAGIC or order != 0x01020304 or version != 1:
-            raise Refused("it was not made by qshm of this version and byte order")
-        if (self.data_off < MIN_HEADER or self.data_off > min(MAX_HEADER, file_size) or self.data_off % mmap.PAGESIZE
-                or self.slots == 0 or SLOTS + self.slots * SLOT.size > self.data_off
-                or self.size == 0 or self.data_off + self.size > file_size):
-            if self.state != MAKING:
-                raise Refused("its header contradicts itself, or it is truncated")
+        (magic, order, version, self.data_off, self.slots, _, _, _, _, kind, key_len, _, self.hash,
+         self.state, _, self.size) = HEADER.unpack_from(page)
+        if magic != MAGIC or order != 0x01020304 or version != 2:
+            raise Refused("it was not made by qshm of this format and byte order")
+        if self.state == MAKING:
             self.half_made, self.size = True, 0
             return
+        if (self.data_off < MIN_HEADER or self.data_off > min(MAX_HEADER, file_size) or self.data_off % mmap.PAGESIZE
+                or not 0 < self.slots <= 0xFFFF or SLOTS + self.slots * 8 > self.data_off
+                or self.size == 0 or self.data_off + self.size > file_size):
+            raise Refused("its header contradicts itself, or it is truncated")
+        if kind != RECORD_LOCKS:
+            raise Refused(f"it has slot locks of kind {kind}, which this program cannot use")
         self.key = page[KEY:KEY + min(key_len, KEY_SIZE)]
         self.word = struct.unpack_from("=Q", page, WORD)[0]
 
 
-def living(directory, page, slots):
-    """The attachments that count: slot, generation, process, whether read-only."""
-    known, found = {}, []
+def attachments(fd, page, slots):
+    """The live attachments: slot, process, whether read-only."""
+    found = []
     for i in range(slots):
-        token, meta = SLOT.unpack_from(page, SLOTS + i * SLOT.size)
-        if token == 0:
-            continue
-        if token not in known:
-            known[token] = alive(directory, token)
-        if known[token]:
-            found.append((i, meta >> 32 & 0x1FFF, meta & 0xFFFFFFFF, bool(meta >> 48 & 1)))
+        slot = struct.unpack_from("=Q", page, SLOTS + i * 8)[0]
+        if slot & TAKEN and held(fd, i):
+            found.append((i, slot & 0xFFFFFFFF, bool(slot & READ_ONLY)))
     return found
 
 
 def owner(word):
-    """Slot and generation of who holds the lock."""
-    return ((word & 0xFFFF) - 1, word >> 16 & 0x1FFF) if word & 0x1FFFFFFF else None
+    """The slot of the attachment that holds the lock, or None."""
+    return (word & 0xFFFF) - 1 if word & 0xFFFF else None
 
 
 def version(word):
@@ -175,7 +169,7 @@ def escaped(key):
 def describe(directory, name):
     """One line of the list, or None if the file is no segment."""
     try:
-        fd = open_as_it_is(os.path.join(directory, name), os.O_RDONLY)
+        fd = open_file(os.path.join(directory, name), os.O_RDONLY)
     except PermissionError:
         return f"{name}\tunknown\t0\t0\t0\t-\t-\t"
     except (OSError, Refused):
@@ -184,23 +178,22 @@ def describe(directory, name):
         page = os.pread(fd, MIN_HEADER, 0)
         size = os.fstat(fd).st_size  # after the page: a header that says the file is complete is right from then on
         header = Header(page, size)
-        who = []
+        live = []
         if not header.half_made:
             page = os.pread(fd, header.data_off, 0)
-            header = Header(page, size)
-            who = living(directory, page, header.slots)
+            live = attachments(fd, page, header.slots)
     except Refused:
         return None
     finally:
         os.close(fd)
     status = "live"
-    if not who or header.state in (MAKING, DEAD):
+    if not live or header.state == DEAD:
         status = "dead"
     elif header.state == REMOVED:
         status = "removed"
-    held = next((str(pid) for i, gen, pid, _ in who if (i, gen) == owner(header.word)), "-")
-    pids = ",".join(f"{pid}r" if read_only else str(pid) for _, _, pid, read_only in who) or "-"
-    return f"{name}\t{status}\t{header.size}\t{version(header.word)}\t{len(who)}\t{held}\t{pids}\t{escaped(header.key)}"
+    holder = next((str(pid) for i, pid, _ in live if i == owner(header.word)), "-")
+    pids = ",".join(f"{pid}r" if read_only else str(pid) for _, pid, read_only in live) or "-"
+    return f"{name}\t{status}\t{header.size}\t{version(header.word)}\t{len(live)}\t{holder}\t{pids}\t{escaped(header.key)}"
 
 
 # A segment, as it is mapped.
@@ -210,30 +203,27 @@ class Reader:
     """A segment that is mapped, without a slot in it."""
 
     def __init__(self, key, writable_header=False):
-        self.directory = store_dir()
-        path = os.path.join(self.directory, name_of(key))
+        directory = store_dir()
+        path = os.path.join(directory, name_of(key))
         self.writable = writable_header
         try:
             try:
-                fd = open_as_it_is(path, os.O_RDWR if writable_header else os.O_RDONLY)
+                self.fd = open_file(path, os.O_RDWR if writable_header else os.O_RDONLY)
             except PermissionError:
-                self.writable = False  # then there is no arming of the bell
-                fd = open_as_it_is(path, os.O_RDONLY)
+                self.writable = False  # then it cannot arm the event
+                self.fd = open_file(path, os.O_RDONLY)
         except FileNotFoundError:
-            raise NoSegment(f"no segment in {self.directory}") from None
-        try:
-            self.header = Header(os.pread(fd, MIN_HEADER, 0), os.fstat(fd).st_size)
-            if self.header.half_made:
-                raise NoSegment("nobody has finished making it")
-            if self.header.hash != hashlib.sha256(key).digest():
-                raise Refused("it was made for another key of the same name")
-            self.head = mmap.mmap(fd, self.header.data_off, mmap.MAP_SHARED,
-                                  mmap.PROT_READ | (mmap.PROT_WRITE if self.writable else 0))
-            self.data = mmap.mmap(fd, self.header.data_off + self.header.size, mmap.MAP_SHARED, mmap.PROT_READ)
-        finally:
-            os.close(fd)
+            raise NoSegment(f"no process has a segment of this key in {directory}") from None
+        self.header = Header(os.pread(self.fd, MIN_HEADER, 0), os.fstat(self.fd).st_size)
+        if self.header.half_made:
+            raise NoSegment("its creator has not finished it")
+        if self.header.hash != hashlib.sha256(key).digest():
+            raise Refused("it was made for another key of the same name")
+        self.head = mmap.mmap(self.fd, self.header.data_off, mmap.MAP_SHARED,
+                              mmap.PROT_READ | (mmap.PROT_WRITE if self.writable else 0))
+        self.data = None
         if self.load32(STATE) == REMOVED or self.ended():
-            raise NoSegment(f"nobody who lives is attached in {self.directory}")
+            raise NoSegment(f"every process that was attached in {directory} has exited")
 
     # In a native format these are one load each, as the format asks for.
     def load32(self, offset):
@@ -246,34 +236,36 @@ class Reader:
         return self.load64(WORD)
 
     def ended(self):
-        """Whether nobody is left who could change anything."""
-        return self.load32(STATE) in (MAKING, DEAD) or not living(self.directory, self.head, self.header.slots)
+        """Whether no process is left that could change anything."""
+        return self.load32(STATE) in (MAKING, DEAD) or not held(self.fd, 0, self.header.slots)
 
     def read(self):
         """The data as they stand, which may be half-written."""
+        end = self.header.data_off + self.load64(SIZE)
+        if self.data is None or len(self.data) < end:  # it has grown
+            self.data = mmap.mmap(self.fd, end, mmap.MAP_SHARED, mmap.PROT_READ)
         return self.data[self.header.data_off:]
 
     def snapshot(self):
-        """The data as they were at one moment, and their version."""
+        """The data as they were at one moment."""
         held_since, last = 0.0, None
         while True:
             word = self.word()
             if word & ABANDONED:
-                raise Abandoned("the last writer died inside the lock")
+                raise Abandoned("the last writer died holding the lock")
             if owner(word) is None:
                 copy = self.read()
                 fence()
                 now = self.word()
                 if owner(now) is None and version(now) == version(word):
-                    return copy, version(word)
+                    return copy
                 continue
             if word != last:
                 held_since, last = time.monotonic(), word
             elif time.monotonic() - held_since > 0.025:
-                # Nobody need be there to take the lock over, and mark the word.
-                if owner(word) not in [(i, gen) for i, gen, _, _ in living(self.directory, self.head, self.header.slots)]:
-                    if self.word() == word:
-                        raise Abandoned("the owner of the lock has died")
+                # There may be no process that takes the lock over and marks the word.
+                if not held(self.fd, owner(word)) and self.word() == word:
+                    raise Abandoned("the owner of the lock has died")
                 last = None
             time.sleep(0.0001)
 
@@ -281,23 +273,23 @@ class Reader:
         """The version, once it is another than since; sleeps of longest seconds."""
         futex = Futex(self.head) if self.writable and Futex.number else None
         while True:
-            bell = self.load32(BELL)
-            if futex and not bell & ARMED:
-                if futex.set_bits(BELL, ARMED):
+            event = self.load32(EVENT)
+            if futex and not event & ARMED:
+                if futex.set_bits(EVENT, ARMED):
                     continue
                 futex = None  # a kernel, or an emulator, that does not know how
-            # After arming: who moves the version from here on sees the bell armed.
+            # After arming: a process that moves the version from here on sees the event armed.
             if version(self.word()) != since:
                 return version(self.word())
             if futex:
-                slept = futex.wait(BELL, bell, longest)
+                slept = futex.wait(EVENT, event, longest)
             else:
                 time.sleep(0.002)
                 slept = True
             if slept and self.ended():
                 if version(self.word()) != since:
                     continue
-                raise NoSegment("all who were attached have ended")
+                raise NoSegment("every process that was attached has exited")
 
 
 _fence = threading.Lock()
@@ -305,8 +297,8 @@ _fence.acquire()
 
 
 def fence():
-    """Keeps the loads before it before those after it: nothing moves down over the
-    release of a lock, nothing up over the taking."""
+    """Keeps loads in order: none before it moves down over the release of a lock,
+    none after it up over the taking."""
     _fence.release()
     _fence.acquire()
 
@@ -314,8 +306,8 @@ def fence():
 class Futex:
     """futex(2) on words of a mapping that is writable.
 
-    The kernel also does what Python cannot, change a word atomically:
-    FUTEX_WAKE_OP, with nobody to wake.
+    The kernel also changes a word atomically, which Python cannot:
+    FUTEX_WAKE_OP, with no waiter to wake.
     """
 
     WAIT, WAKE_OP = 0, 5  # not private: other processes wait too
@@ -373,10 +365,8 @@ def read(arguments):
 def snapshot(arguments):
     reader = Reader(os.fsencode(arguments.key))
     for _ in range(arguments.times):
-        copy, at = reader.snapshot()
-        sys.stdout.buffer.write(copy)
+        sys.stdout.buffer.write(reader.snapshot())
         sys.stdout.buffer.flush()
-        print(at, file=sys.stderr)
 
 
 def wait(arguments):
@@ -389,8 +379,8 @@ def main():
 
     command = commands.add_parser(
         "list", help="the segments of the store",
-        description="A line for each segment: name, status, size, version, number of living attachments, process that "
-                    "holds the lock, processes that are attached (r: read-only), key; with tabs between.")
+        description="A line for each segment: name, status, size, version, number of live attachments, process that "
+                    "holds the lock, attached processes (r: read-only), key; with tabs between.")
     command.set_defaults(run=list_)
 
     command = commands.add_parser(
@@ -402,17 +392,17 @@ def main():
 
     command = commands.add_parser(
         "snapshot", help="the data as they were at one moment",
-        description="Writes the data as they were at one moment, and their version to standard error. Maps the file "
-                    f"read-only, takes no slot and no lock. Status {EXIT_ABANDONED}: the last writer died inside the lock.")
+        description="Writes the data as they were at one moment. Maps the file "
+                    f"read-only, takes no slot and no lock. Status {EXIT_ABANDONED}: the last writer died holding the lock.")
     command.add_argument("key")
     command.add_argument("times", type=int, nargs="?", default=1, help="how many, one after the other")
     command.set_defaults(run=snapshot)
 
     command = commands.add_parser(
         "wait", help="wait for a change",
-        description="Waits until the version is another, and writes it. Maps the header writable, to arm the bell; if it "
+        description="Waits until the version is another, and writes it. Maps the header writable, to arm the event; if it "
                     "may not, or if this is not Linux, it looks 500 times a second. Takes no slot. "
-                    f"Status {EXIT_NONE}: all who were attached have ended.")
+                    f"Status {EXIT_NONE}: every process that was attached has exited.")
     command.add_argument("key")
     command.add_argument("version", type=int)
     command.add_argument("longest", type=float, nargs="?", default=1.0, help="how many seconds to sleep without a look")

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Every platform that this machine allows, one after the other: a line each, passed, failed or skipped and why.
+# Runs the tests on every platform that this machine allows, and prints a line for each: passed, failed, or skipped
+# and why.
 #
 #   test/platforms/all.sh [PLATFORM…]     default: all of them
 #
-# The exit code is 1 if any failed, else 0. GO_TEST_ARGUMENTS (default: -count=1 -timeout=15m ./...) are those of the
-# Go tests. What a platform printed is kept in $QSHM_PLATFORM_LOGS, if that is set, and shown if it failed.
+# The exit code is 1 if any platform failed, and 0 otherwise. GO_TEST_ARGUMENTS (default: -count=1 -timeout=15m ./...)
+# are the arguments of go test. The output of a platform is printed if it failed, and kept in $QSHM_PLATFORM_LOGS, if
+# that is set.
 . "$(dirname "$0")/lib.sh"
 
 cd "$(dirname "$0")/../.."

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Peers in containers of images from scratch, which share one volume and neither IPC nor PID namespace.
+# Runs peers in containers whose image contains one static program. They share a volume, and neither an IPC nor a PID
+# namespace.
 #
 #   test/platforms/docker.sh
 #
-# Everything it makes in the engine is called qshm-test-… and removed at the end.
+# The names of all containers, volumes and images begin with qshm-test-. The script removes them at its end.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/scenarios.sh"
 
@@ -33,7 +34,7 @@ compose() {
 	(cd "$work" && QSHM_TEST_IMAGE=$name $composer --project-name "$name" --file compose.yaml "$@")
 }
 
-# start: not by "docker run" in the foreground, so that a killed peer is known to be dead when slay returns.
+# start runs the peer in the background, so that a killed peer has ended when slay returns.
 start() {
 	peer=$1
 	shift
@@ -55,7 +56,7 @@ cp "$root"/test/platforms/docker/* "$work/"
 (cd "$root" && CGO_ENABLED=0 go build -o "$work/peer" ./test/platforms/peer)
 docker build --tag "$name" "$work" >"$work/build.log" 2>&1 || fail "docker build"
 
-# A volume in memory lives only while a container uses it, so one stays there all the time, as in a pod.
+# A volume in memory exists only while a container uses it, so one container runs all the time, as in a pod.
 docker volume create "$name-disk" >/dev/null
 docker volume create --driver local --opt type=tmpfs --opt device=tmpfs --opt o=size=1m,mode=0700 "$name-memory" >/dev/null
 
@@ -65,7 +66,7 @@ for volume in disk memory; do
 		--env QSHM_DIR=/store "$name" nothing hold >/dev/null
 	scenarios
 
-	scenario "a container is restarted: it finds what it left to another"
+	scenario "a container is restarted, and finds the segment that another container has kept"
 	start a open=4096 write=before attached=2 until=after
 	start b attached=1 attach until=before write=after attached=1 attached=2 until=before detach
 	done_well a
@@ -74,8 +75,8 @@ for volume in disk memory; do
 	slay a
 
 	if [ $volume = memory ]; then
-		scenario "the volume is full: an error says so, and what fits is made"
-		start a nospace=4000000 create=500000 write=x key=other nospace=900000 create=300000 detach
+		scenario "the volume is full: create and grow report it, and what fits is made"
+		start a nospace=4000000 create=500000 write=x key=other nospace=900000 create=300000 nogrow=4000000 grow=400000 detach
 		done_well a
 		start b create=900000 write=x detach empty
 		done_well b

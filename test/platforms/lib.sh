@@ -1,12 +1,12 @@
-# Sourced by the scripts beside it: what all of them need.
+# Functions for the scripts in this directory, which source it.
 #
-# A script that cannot run here says why in one line and ends with code 77, which all.sh reports as
-# "skipped". Any other code but 0 is a failure of what was tested.
+# A script that cannot run on this machine prints the reason in one line and ends with code 77, which all.sh reports as
+# "skipped". Any other code but 0 means that a test failed.
 # shellcheck shell=sh
 
 set -eu
 
-# skip REASON ends the script: this machine does not allow it.
+# skip REASON ends the script, because this machine does not allow it.
 skip() {
 	echo "skipped: $*"
 	exit 77

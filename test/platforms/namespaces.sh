@@ -1,13 +1,13 @@
 #!/bin/sh
-# Peers in IPC, PID, mount, UTS, time and user namespaces of their own, which share one directory and nothing else.
+# Runs peers in IPC, PID, mount, UTS, time and user namespaces of their own. They share one directory and nothing else.
 #
 #   test/platforms/namespaces.sh [arguments of go test]
 #
-# With arguments, the Go tests run in such a place too.
+# With arguments, it also runs go test in such namespaces.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/scenarios.sh"
 
-[ "$(uname)" = Linux ] || skip "namespaces are Linux'"
+[ "$(uname)" = Linux ] || skip "only Linux has namespaces"
 command -v unshare >/dev/null || skip "no unshare (util-linux)"
 root=$(cd "$(dirname "$0")/../.." && pwd)
 
@@ -23,7 +23,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
 (cd "$root" && CGO_ENABLED=0 go build -o "$work/peer" ./test/platforms/peer)
 
-# Peer b's machine has been up for a day longer than that of the others.
+# The monotonic clock of peer b is a day ahead of that of the others.
 later="--time --monotonic 86400 --boottime 86400"
 unshare --fork $later true 2>/dev/null || later=
 
@@ -43,7 +43,7 @@ apart() {
 	exec $as unshare $user $clock --ipc --pid --fork --kill-child --mount-proc --mount --uts "$@"
 }
 
-# start: the peer is process 1 there, /dev/shm is its own, and it knows the store by a name of its own.
+# start makes the peer process 1 of its namespace, with a /dev/shm of its own and the store under another path.
 start() {
 	peer=$1
 	shift
@@ -68,11 +68,11 @@ finish() {
 }
 
 slay() {
-	kill -9 "$(pid "$1")" # --kill-child: and with it the peer
+	kill -9 "$(pid "$1")" # which kills the peer too: --kill-child
 	wait "$(pid "$1")" || true
 }
 
-# inner prints the process id of the peer itself, which is unshare's child.
+# inner prints the process id of the peer itself, which is the child of unshare.
 inner() { cat "/proc/$(pid "$1")/task/$(pid "$1")/children"; }
 pause() { kill -STOP "$(inner "$1")"; }
 resume() { kill -CONT "$(inner "$1")"; }

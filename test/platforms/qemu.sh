@@ -1,13 +1,13 @@
 #!/bin/sh
-# Runs Go tests as programs of another processor, under qemu-user where this one cannot run them itself.
+# Runs Go tests for another processor, under qemu-user where this processor cannot run them.
 #
 #   test/platforms/qemu.sh ARCH [arguments of go test]     ARCH: 386, arm64, arm, s390x, riscv64, ppc64le, …
 #                                                          default: ./...
 # in the current directory's module.
 #
-# Tests start themselves again as other processes, so it does not do to start just the test binary with qemu: the
-# kernel has to know what to do with such a program. As root the script tells it, while it runs (binfmt_misc); anyone
-# else can do the same in a user namespace of his own, if the kernel is new enough (6.7).
+# The tests start the test binary again as other processes, so the kernel must know how to run such a program
+# (binfmt_misc). As root, the script tells the kernel while it runs; another user does so in a user namespace, from
+# Linux 6.7 on.
 . "$(dirname "$0")/lib.sh"
 
 binfmt=/proc/sys/fs/binfmt_misc
@@ -34,11 +34,11 @@ mipsle) qemu=mipsel ;;
 *) qemu=$arch ;;
 esac
 
-# runs tells whether the kernel can start the processor's programs.
+# runs reports whether the kernel can run the processor's programs.
 runs() { "$work/hello" >/dev/null 2>&1; }
 
-# teach makes it. The rule is that of the Debian package (with the flag F: it holds in chroots and other mount
-# namespaces too), under a name of this run's own, so that runs do not take it away from each other.
+# teach registers the rule of the Debian package (its flag F makes it work in chroots and other mount namespaces),
+# under a name of this run's own, so that runs do not remove each other's rules.
 teach() {
 	need "qemu-$qemu-static" qemu-user-static
 	rule=/usr/lib/binfmt.d/qemu-$qemu.conf
@@ -58,7 +58,7 @@ trap 'exit 130' INT TERM HUP
 printf 'package main\nfunc main() { println("hello") }\n' >"$work/hello.go"
 go build -o "$work/hello" "$work/hello.go"
 
-# Where another run's rule makes them start, that one may go first, and take it along.
+# If it is the rule of another run, that run may end first, and remove the rule.
 if ! runs || [ -n "$(ls $binfmt 2>/dev/null | grep "^qshm-$arch-")" ]; then
 	if [ "$(id -u)" != 0 ]; then
 		unshare --user --map-root-user --mount true 2>/dev/null || skip "needs root, or user namespaces, for binfmt_misc"
@@ -68,6 +68,6 @@ if ! runs || [ -n "$(ls $binfmt 2>/dev/null | grep "^qshm-$arch-")" ]; then
 	teach
 fi
 
-# Under qemu 7.2, one of some 1,500 collections hangs when it stops the world, whatever the processor, and in a program
-# that does nothing else: so there are only those that a test asks for, or that memory needs.
+# Under qemu 7.2, one of some 1,500 garbage collections hangs when it stops the world, also in a program that does
+# nothing else. So the collector runs only when a test asks for it or memory is short.
 go test -p 1 -exec "env GOGC=off GOMEMLIMIT=1GiB" "$@"

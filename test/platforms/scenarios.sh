@@ -1,13 +1,11 @@
-# Sourced by namespaces.sh and docker.sh: what peers that have nothing in common but a store must be able to do.
+# Scenarios for peers that share a store and nothing else. namespaces.sh and docker.sh source this file, and define
 #
-# Whoever sources it defines
+#	start NAME STEP…            starts a peer in namespaces or a container of its own, with its output in $work/NAME.log
+#	finish NAME                 waits until the peer has ended, and returns its exit code
+#	slay NAME                   kills the peer (SIGKILL)
+#	pause NAME, resume NAME     stop and continue the peer
 #
-#	start NAME STEP…   starts a peer in a place of its own, its output in $work/NAME.log
-#	finish NAME        waits until it has ended; its exit code
-#	slay NAME          kills it (SIGKILL)
-#	pause NAME, resume NAME
-#
-# and sets work, a directory, and setting, which says where the peers are.
+# and set work, a directory, and setting, a description for the output.
 # shellcheck shell=sh disable=SC2154
 
 # says NAME TEXT waits until the peer has reported the step.
@@ -43,23 +41,30 @@ scenarios() {
 	start c gone empty
 	done_well c
 
+	scenario "one peer grows the segment, the others see it"
+	start a create=10 attached=2 grow=100000 last=from-a until=done detach
+	start b attached=1 attach last-is=from-a write=done detach
+	done_well a b
+	start c gone empty
+	done_well c
+
 	scenario "the lock excludes"
 	for peer in a b c; do start $peer open=4096 attached=3 add=3000 sum=9000 detach; done
 	done_well a b c
 
-	scenario "the holder of the lock is killed, the next is told, a replacement joins"
+	scenario "the owner of the lock is killed, a waiter takes over, and another peer joins"
 	start a create=4096 write=first lock=1s hold
-	start b attached=1 attach taken busy lock=20s abandoned=true attached=1 unlock write=second until=third detach
+	start b attached=1 attach owned busy lock=20s abandoned=true attached=1 unlock write=second until=third detach
 	says b "busy: ok"
 	slay a
-	says b "unlock: ok" # after it has counted the attached
+	says b "unlock: ok" # after it has counted the attachments
 	start c attached=1 attach until=second write=third detach
 	done_well b c
 	sed -n 's/.*: lock=20s: ok (\(.*\))/   (waited \1 for the lock, the kill included)/p' "$work/b.log"
 
-	scenario "a holder of the lock that is stopped is not robbed"
+	scenario "a stopped owner keeps the lock"
 	start a create=4096 lock=1s hold
-	start b attached=1 attach taken
+	start b attached=1 attach owned
 	done_well b
 	pause a
 	start b attach nolock=1500ms busy
@@ -67,7 +72,7 @@ scenarios() {
 	resume a
 	slay a
 
-	scenario "everyone was killed: the key is free at the first try, and nothing is left"
+	scenario "all peers were killed: the first create works, and nothing is left"
 	start a open=4096 lock=1s hold
 	says a "lock=1s: ok"
 	slay a

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds and vets everything, tests included, for every platform that the README names.
+# Builds and vets all packages and their tests for every platform that the README names.
 #
 #   test/platforms/vet.sh [packages]     default: ./...
 . "$(dirname "$0")/lib.sh"

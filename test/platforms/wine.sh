@@ -6,9 +6,9 @@
 # in the current directory's module. CGO_ENABLED=1 CC=x86_64-w64-mingw32-gcc-win32 … -race works too.
 #
 # Go needs a newer wine than Debian 12 has, so the first run makes a Debian 13 with wine, about 1.3 GB in two to
-# five minutes, under $QSHM_WINE_CACHE (default: ${XDG_CACHE_HOME:-$HOME/.cache}/qshm-wine). Remove it as you like
-# when no run is in progress: nothing stays mounted, for all mounts are made in a mount namespace of the run's own,
-# which the kernel takes away with the run's last process, however that ends.
+# five minutes, under $QSHM_WINE_CACHE (default: ${XDG_CACHE_HOME:-$HOME/.cache}/qshm-wine). You can remove it while no
+# run is in progress: nothing stays mounted, because each run mounts in a mount namespace of its own, which ends with
+# the last process of the run.
 . "$(dirname "$0")/lib.sh"
 
 cache=${QSHM_WINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qshm-wine}
@@ -22,7 +22,7 @@ mirror() {
 		sed -n -E 's,^(deb( \[[^]]*\])?|URIs:) +([^ ]+/debian)/?( .*|$),\3,p' | head -n 1
 }
 
-# build makes the root. Its name is its certificate: a run that is cut short leaves only "partial".
+# build makes the root. It gets its name last: an interrupted build leaves only "partial".
 build() {
 	rm -rf "$cache/partial"
 	debootstrap --variant=minbase trixie "$cache/partial" "$(mirror)" &&
@@ -33,8 +33,8 @@ build() {
 		mv "$cache/partial" "$root"
 }
 
-# inside DIRECTORY COMMAND… becomes the command in the root. TMPDIR must not get there: wine 10 aborts on it; nor
-# GOTMPDIR, by which testing would make temporary directories that have no drive letter.
+# inside DIRECTORY COMMAND… executes the command in the root. It does not pass on TMPDIR, on which wine 10 aborts, nor
+# GOTMPDIR, by which package testing would make temporary directories without a drive letter.
 inside() {
 	dir=$1
 	shift
@@ -55,7 +55,7 @@ case ${1-} in
 	shift
 	tree=$(module)
 	work=$(mktemp -d)
-	# The wineserver outlives its clients by seconds and serves the mounts it was started with: end it with the run.
+	# The wineserver outlives its clients by seconds, and keeps the mounts that it was started with: end it with the run.
 	trap '(inside / wineserver -k) || true; rm -rf "$work"' EXIT
 	trap 'exit 130' INT TERM HUP
 
@@ -74,7 +74,7 @@ case ${1-} in
 		(inside / wineserver -w) # which writes the registry as it ends, unless it is killed
 		touch "$root$prefix.complete"
 	fi
-	# What killed tests of earlier runs left in Windows' own temp directory is none of this run's business.
+	# Killed tests of earlier runs may have left files in Windows' temp directory.
 	rm -rf "$root$prefix"/drive_c/users/*/Temp/* "$root$prefix"/drive_c/users/*/AppData/Local/Temp/*
 
 	[ $# -gt 0 ] || set -- ./...
@@ -86,7 +86,7 @@ esac
 
 need_root "for a chroot with wine"
 command -v unshare >/dev/null || skip "no unshare (util-linux)"
-# A process namespace too: however the run ends, no Windows process outlives it.
+# With a process namespace, no Windows process outlives the run, however it ends.
 in_namespace="unshare --mount --propagation private --pid --fork --kill-child"
 $in_namespace true 2>/dev/null || skip "mount and process namespaces are not allowed here"
 mkdir -p "$cache"

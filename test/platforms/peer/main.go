@@ -1,10 +1,10 @@
-// Peer is one process of a scenario: it does the steps that its arguments name, one after the other, in one store and
-// on one key, and ends with exit code 1 at the first that does not go as it should.
+// Peer is one process of a scenario. It takes the steps that its arguments name, one after the other, in one store and
+// on one key, and ends with exit code 1 at the first step that fails.
 //
 //	peer KEY STEP…
 //
-// The scripts beside it put peers into containers and namespaces. Peers have nothing in common there but the store,
-// so they wait for each other with steps (until, attached) that look at the shared memory.
+// The scripts in the parent directory run peers in containers and namespaces, where they share a store and nothing
+// else. So peers wait for each other by steps that look at the shared memory, such as until and attached.
 package main
 
 import (
@@ -27,8 +27,11 @@ import (
 // patience is how long a step waits for the other peers.
 const patience = 20 * time.Second
 
-// The data: a counter, then a text that ends at its first zero byte.
-const textAt = 8
+// The data are a counter, and then a text that ends at its first zero byte. The last bytes are for another text.
+const (
+	textAt   = 8
+	lastSize = 8
+)
 
 type peer struct {
 	key  string
@@ -42,28 +45,32 @@ type step struct {
 }
 
 var steps = []step{
-	{"key", "KEY: of the steps from here on", func(p *peer, arg string) error { p.key = arg; return nil }},
-	{"perm", "MODE: of what is created from here on", (*peer).perm},
+	{"key", "KEY: the key of the following steps", func(p *peer, arg string) error { p.key = arg; return nil }},
+	{"perm", "MODE: the permissions of segments that the following steps create", (*peer).perm},
 	{"create", "SIZE", (*peer).create},
-	{"nospace", "SIZE: creating fails for lack of space, and leaves nothing", (*peer).noSpace},
+	{"nospace", "SIZE: create fails with ErrNoSpace, and leaves nothing", (*peer).noSpace},
 	{"attach", "", (*peer).attach},
 	{"open", "SIZE: create or attach", (*peer).open},
-	{"attached", "N: wait until N are attached", (*peer).attached},
-	{"lock", "DURATION: get the lock within that time", (*peer).lock},
-	{"nolock", "DURATION: the lock cannot be had within that time", (*peer).noLock},
-	{"taken", "wait until somebody has the lock", (*peer).taken},
-	{"busy", "somebody else has the lock, and looking does not change that", (*peer).busy},
-	{"abandoned", "true or false: whether the lock's previous owner died", (*peer).abandoned},
+	{"grow", "SIZE", (*peer).grow},
+	{"nogrow", "SIZE: grow fails with ErrNoSpace, and changes nothing", (*peer).noGrow},
+	{"attached", "N: wait until there are N attachments", (*peer).attached},
+	{"lock", "DURATION: take the lock within that time", (*peer).lock},
+	{"nolock", "DURATION: the lock stays taken for that time", (*peer).noLock},
+	{"owned", "wait until the lock has an owner", (*peer).owned},
+	{"busy", "TryLock fails", (*peer).busy},
+	{"abandoned", "true or false: what Abandoned reports", (*peer).abandoned},
 	{"unlock", "", (*peer).unlock},
 	{"write", "TEXT", (*peer).write},
-	{"until", "TEXT: wait until that is what stands there", (*peer).until},
-	{"add", "N: count up N times, under the lock", (*peer).add},
-	{"sum", "N: wait until the count is N", (*peer).sum},
-	{"rally", "ROUNDSxPEERS: so often, open a new key at the same time as the others, and find them all there", (*peer).rally},
-	{"hold", "stay as it is until killed", (*peer).hold},
+	{"until", "TEXT: wait until the data contain it", (*peer).until},
+	{"last", "TEXT: write it to the last 8 bytes", (*peer).last},
+	{"last-is", "TEXT: wait until the last 8 bytes are that", (*peer).lastIs},
+	{"add", "N: increment the counter N times, with the lock held", (*peer).add},
+	{"sum", "N: wait until the counter is N", (*peer).sum},
+	{"rally", "ROUNDSxPEERS: in each round, open a new key at the same time as the other peers, and share it with all", (*peer).rally},
+	{"hold", "do nothing until killed", (*peer).hold},
 	{"detach", "", (*peer).detach},
-	{"gone", "nobody has the key", (*peer).gone},
-	{"empty", "the store has no file", (*peer).empty},
+	{"gone", "the key has no segment", (*peer).gone},
+	{"empty", "the store contains no file after a Sweep", (*peer).empty},
 }
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -112,10 +119,28 @@ func (p *peer) create(arg string) error {
 func (p *peer) noSpace(arg string) error {
 	err := p.create(arg)
 	if !errors.Is(err, shm.ErrNoSpace) {
-		return fmt.Errorf("create answered %v", err)
+		return fmt.Errorf("create: %v", err)
 	}
 	fmt.Println(err)
 	return p.gone("")
+}
+
+func (p *peer) grow(arg string) error {
+	size, err := strconv.Atoi(arg)
+	if err != nil {
+		return err
+	}
+	return p.seg.Grow(size)
+}
+
+func (p *peer) noGrow(arg string) error {
+	before := p.seg.Size()
+	err := p.grow(arg)
+	if !errors.Is(err, shm.ErrNoSpace) || p.seg.Size() != before {
+		return fmt.Errorf("grow: %v; %d bytes, then %d", err, before, p.seg.Size())
+	}
+	fmt.Println(err)
+	return nil
 }
 
 func (p *peer) attach(string) (err error) {
@@ -140,11 +165,11 @@ func (p *peer) attached(arg string) error {
 	return p.info(func(i shm.Info) bool { return i.Attached == want })
 }
 
-func (p *peer) taken(string) error {
+func (p *peer) owned(string) error {
 	return p.info(func(i shm.Info) bool { return i.Owner != nil })
 }
 
-// info waits until what can be seen from outside is as it should be.
+// info waits until ok is true of what Stat reports.
 func (p *peer) info(ok func(shm.Info) bool) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		info, err := shm.Stat(p.key, p.opts...)
@@ -154,7 +179,7 @@ func (p *peer) info(ok func(shm.Info) bool) error {
 		case err != nil && !errors.Is(err, shm.ErrNotExist):
 			return err
 		case time.Now().After(deadline):
-			return fmt.Errorf("it is still %+v, %v", info, err)
+			return fmt.Errorf("after %v it is still %+v, %v", patience, info, err)
 		}
 	}
 }
@@ -171,7 +196,7 @@ func (p *peer) lock(arg string) error {
 
 func (p *peer) noLock(arg string) error {
 	if err := p.lock(arg); !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("locking answered %v", err)
+		return fmt.Errorf("lock: %v", err)
 	}
 	return nil
 }
@@ -215,6 +240,23 @@ func (p *peer) until(arg string) error {
 	})
 }
 
+func (p *peer) last(arg string) error {
+	return p.seg.Update(func(data []byte) error {
+		if len(arg) > lastSize {
+			return errors.New("too long")
+		}
+		copy(data[len(data)-lastSize:], arg+strings.Repeat("\x00", lastSize-len(arg)))
+		return nil
+	})
+}
+
+func (p *peer) lastIs(arg string) error {
+	return p.look(func(data []byte) (string, bool) {
+		text := strings.TrimRight(string(data[len(data)-lastSize:]), "\x00")
+		return text, text == arg
+	})
+}
+
 func (p *peer) add(arg string) error {
 	n, err := strconv.Atoi(arg)
 	for range n {
@@ -233,7 +275,7 @@ func (p *peer) sum(arg string) error {
 	})
 }
 
-// look waits for a change of the data until done is content with it.
+// look waits for changes of the data until done reports true.
 func (p *peer) look(done func(data []byte) (seen string, ok bool)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -249,7 +291,7 @@ func (p *peer) look(done func(data []byte) (seen string, ok bool)) error {
 			return err
 		}
 		if _, err := p.seg.Wait(ctx, version); err != nil {
-			return fmt.Errorf("there stands %q: %w", seen, err)
+			return fmt.Errorf("the data contain %q: %w", seen, err)
 		}
 	}
 }
@@ -268,7 +310,7 @@ func (p *peer) rally(arg string) error {
 		}
 		if err != nil {
 			all, _ := shm.List()
-			return fmt.Errorf("round %d: %w; the store has %+v", round, err, all)
+			return fmt.Errorf("round %d: %w; the store contains %+v", round, err, all)
 		}
 	}
 	p.key = base
@@ -276,7 +318,7 @@ func (p *peer) rally(arg string) error {
 }
 
 func (p *peer) hold(string) error {
-	fmt.Printf("peer %d: holds on\n", os.Getpid())
+	fmt.Printf("peer %d: hold\n", os.Getpid())
 	for {
 		time.Sleep(time.Hour)
 	}
@@ -287,7 +329,7 @@ func (p *peer) detach(string) error { return p.seg.Detach() }
 func (p *peer) gone(string) error {
 	info, err := shm.Stat(p.key, p.opts...)
 	if !errors.Is(err, shm.ErrNotExist) {
-		return fmt.Errorf("stat answered %+v, %v", info, err)
+		return fmt.Errorf("stat: %+v, %v", info, err)
 	}
 	return nil
 }
@@ -305,7 +347,7 @@ func (p *peer) empty(string) error {
 		return err
 	})
 	if len(left) > 0 {
-		return fmt.Errorf("left are %q", left)
+		return fmt.Errorf("it contains %q", left)
 	}
 	return err
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The scenarios of ../scenarios.sh as plain processes, for platforms that have no namespaces.
+// The scenarios of ../scenarios.sh with ordinary processes, for platforms without namespaces.
 
 func TestMain(m *testing.M) {
 	if steps := os.Getenv("QSHM_PEER"); steps != "" {
@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A process is a peer that runs, and what it has reported.
+// A process is a running peer and its output.
 type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -44,7 +44,7 @@ func start(t *testing.T, steps ...string) *process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // what the others were at tells more than where the test gave up
+	t.Cleanup(func() { // if the test has failed, it shows the output of all peers
 		p.slay()
 		for p.heard() {
 		}
@@ -70,7 +70,7 @@ func (p *process) heard() bool {
 	return ok
 }
 
-// says waits until the peer has done the step.
+// says waits until the peer has taken the step.
 func (p *process) says(step string) {
 	p.t.Helper()
 	for p.heard() {
@@ -81,7 +81,7 @@ func (p *process) says(step string) {
 	p.t.Fatalf("no %q", step)
 }
 
-// finish waits until the peer has done all its steps.
+// finish waits until the peer has taken all its steps.
 func (p *process) finish() {
 	p.t.Helper()
 	for p.heard() {
@@ -105,6 +105,15 @@ func TestSharesInBothDirectionsAndLeavesNothing(t *testing.T) {
 	start(t, "gone", "empty").finish()
 }
 
+func TestGrownSegmentIsSeenByOthers(t *testing.T) {
+	store(t)
+	a := start(t, "create=10", "attached=2", "grow=100000", "last=from-a", "until=done", "detach")
+	b := start(t, "attached=1", "attach", "last-is=from-a", "write=done", "detach")
+	a.finish()
+	b.finish()
+	start(t, "gone", "empty").finish()
+}
+
 func TestLockExcludes(t *testing.T) {
 	store(t)
 	var peers []*process
@@ -117,20 +126,20 @@ func TestLockExcludes(t *testing.T) {
 	start(t, "gone", "empty").finish()
 }
 
-func TestNextOwnerOfTheLockIsToldThatThePreviousWasKilled(t *testing.T) {
+func TestWaiterTakesOverFromAKilledOwner(t *testing.T) {
 	store(t)
 	a := start(t, "create=4096", "write=first", "lock=1s", "hold")
-	b := start(t, "attached=1", "attach", "taken", "busy", "lock=20s", "abandoned=true", "attached=1", "unlock",
+	b := start(t, "attached=1", "attach", "owned", "busy", "lock=20s", "abandoned=true", "attached=1", "unlock",
 		"write=second", "until=third", "detach")
 	b.says("busy")
 	a.slay()
-	b.says("unlock") // after it has counted the attached
+	b.says("unlock") // after it has counted the attachments
 	start(t, "attached=1", "attach", "until=second", "write=third", "detach").finish()
 	b.finish()
 	start(t, "gone", "empty").finish()
 }
 
-func TestKeyIsFreeAtOnceWhenEveryoneWasKilled(t *testing.T) {
+func TestFirstCreateWorksAfterAllProcessesWereKilled(t *testing.T) {
 	store(t)
 	a := start(t, "create=4096", "lock=1s", "hold")
 	a.says("lock=1s")
@@ -138,7 +147,7 @@ func TestKeyIsFreeAtOnceWhenEveryoneWasKilled(t *testing.T) {
 	start(t, "create=8192", "lock=1s", "abandoned=false", "unlock", "detach", "gone", "empty").finish()
 }
 
-func TestAllWhoOpenAtOnceShareOneSegment(t *testing.T) {
+func TestProcessesThatOpenAtOnceShareOneSegment(t *testing.T) {
 	store(t)
 	var peers []*process
 	for range 4 {

@@ -36,7 +36,7 @@ func load(t *testing.T, d *Doc) State {
 	return s
 }
 
-// A writer that dies anywhere inside a change has changed nothing.
+// An editor that dies at any point of a change has changed nothing.
 func TestHalfAChangeIsNone(t *testing.T) {
 	seg := open(t)
 	d := join(t, seg, Editor)
@@ -58,7 +58,83 @@ func TestHalfAChangeIsNone(t *testing.T) {
 	}
 }
 
-// An edit sees what others have changed meanwhile.
+// The text can have any length, and every attachment sees it.
+func TestGrowingText(t *testing.T) {
+	seg := open(t)
+	other, err := shm.Attach("text", shm.Dir(dirOf(t, seg)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	a, b := join(t, seg, Editor), join(t, other, Viewer)
+	for i, n := range []int{10, 1500, 1512, 1513, 5, 3500, 4000, 4001, 1, 100_000, 100_001, 0, 99_999, 200_000, 0} {
+		want := strings.Repeat(string(rune('a'+i)), n)
+		_, err := a.Edit(func(now string) string {
+			room, err := a.MakeRoom(n)
+			if err != nil || room < n {
+				t.Fatalf("MakeRoom(%d) is %d, %v", n, room, err)
+			}
+			if got := text(seg.Data()); got != now {
+				t.Fatalf("after MakeRoom(%d) there are %d bytes", n, len(got))
+			}
+			return want
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := load(t, b).Text; got != want {
+			t.Fatalf("after the change to %d bytes there are %d bytes", n, len(got))
+		}
+	}
+	if size := seg.Size(); size > 1<<20 {
+		t.Errorf("the segment has %d bytes for a text of 200000", size)
+	}
+}
+
+// The new text does not overwrite the current one, unless that has been moved because
+// the segment has grown.
+func FuzzSetText(f *testing.F) {
+	f.Add([]byte{10, 200, 3}, uint16(4096))
+	f.Fuzz(func(t *testing.T, lengths []byte, grow uint16) {
+		data := make([]byte, MinSize)
+		for i, length := range lengths {
+			grown := i%3 == 2
+			if grown {
+				data = append(data, make([]byte, grow%5000)...)
+			}
+			next := strings.Repeat(string(rune('a'+i%26)), min(int(length)*20, capacity(len(data))))
+			_, start, end := current(data)
+			setText(data, next)
+			if got := text(data); got != next {
+				t.Fatalf("the text has %d bytes, want %d", len(got), len(next))
+			}
+			if _, newStart, newEnd := current(data); !grown && newStart < end && start < newEnd {
+				t.Fatalf("%d bytes were written over the current text", len(next))
+			}
+		}
+	})
+}
+
+// A segment that another program has damaged does no harm.
+func FuzzDamaged(f *testing.F) {
+	f.Add(uint64(0), uint64(offText+100), uint64(1<<40), uint64(1<<63), "text")
+	f.Fuzz(func(t *testing.T, which, off, length, other uint64, next string) {
+		data := make([]byte, MinSize)
+		order.PutUint64(data[offCurrent:], which)
+		for i := range uint64(2) {
+			order.PutUint64(place(data, i), off+i*other)
+			order.PutUint64(place(data, i)[8:], length)
+		}
+		text(data)
+		next = next[:min(len(next), capacity(len(data)))]
+		setText(data, next)
+		if got := text(data); got != next {
+			t.Errorf("the text is %q, want %q", got, next)
+		}
+	})
+}
+
+// An edit gets the text as other editors have left it.
 func TestEditsAddUp(t *testing.T) {
 	seg := open(t)
 	a, b := join(t, seg, Editor), join(t, seg, Editor)
@@ -91,7 +167,7 @@ func TestPeersJoinAndLeave(t *testing.T) {
 	}
 }
 
-// What is somebody else's is left as it is.
+// A segment with other contents is left as it is.
 func TestForeignSegment(t *testing.T) {
 	seg := open(t)
 	copy(seg.Data()[100:], "numbers")

@@ -1,5 +1,5 @@
-// Package layout breaks text into the rows of a screen, by whole characters: what
-// a person takes for one may be several runes, and two columns wide.
+// Package layout breaks text into the rows of a screen, by whole characters: what a
+// person sees as one character may be several runes, and two columns wide.
 package layout
 
 import (
@@ -9,11 +9,11 @@ import (
 	"github.com/rivo/uniseg"
 )
 
-// TabWidth is how far apart the stops of tabs are.
+// TabWidth is the distance between tab stops.
 const TabWidth = 8
 
-// First takes the first character off text: how many bytes it has, and how many
-// columns it takes at column x. The text is not empty.
+// First measures the first character of text, which is not empty: how many bytes it
+// has, and how many columns it takes at column x.
 func First(text string, x int) (length, width int) {
 	switch c := text[0]; {
 	case c == '\t':
@@ -31,9 +31,9 @@ func First(text string, x int) (length, width int) {
 // include the end of a line.
 type Row struct{ Start, End int }
 
-// Rows breaks text into rows of at most width columns, after a blank where there
-// is one. A blank that would begin a row hangs at the end of the one before. There
-// is at least one row.
+// Rows breaks text into rows of at most width columns, after a blank if there is one.
+// A blank that would begin a row stands at the end of the row before, beyond its
+// width. There is at least one row.
 func Rows(text string, width int) []Row {
 	width = max(width, 2) // room for a wide character
 	rows := []Row{}
@@ -68,7 +68,7 @@ func Rows(text string, width int) []Row {
 	return append(rows, Row{start, len(text)})
 }
 
-// Column returns at which column of its row the character at offset stands.
+// Column returns the column of the character at offset, in its row.
 func Column(text string, row Row, offset int) int {
 	x := 0
 	for i := row.Start; i < offset && i < row.End; {
@@ -93,8 +93,8 @@ func At(text string, row Row, x int) int {
 	return row.End
 }
 
-// RowOf returns which row offset is in. Between two rows of one line it is the
-// latter.
+// RowOf returns the row that offset is in. Between two rows of one line it is the
+// second.
 func RowOf(rows []Row, offset int) int {
 	for i := len(rows) - 1; i > 0; i-- {
 		if rows[i].Start <= offset {
@@ -115,8 +115,8 @@ func Next(text string, offset int) int {
 
 // Previous returns where the character before offset begins.
 func Previous(text string, offset int) int {
-	// Characters can only be told from a point that is surely between two: the
-	// beginning of the line.
+	// Only from a place between two characters can the next ones be told: the
+	// beginning of the line is one.
 	i := strings.LastIndexByte(text[:max(offset-1, 0)], '\n') + 1
 	for i < offset {
 		next := Next(text, i)
@@ -128,8 +128,8 @@ func Previous(text string, offset int) int {
 	return i
 }
 
-// Fit returns the longest beginning of text, of whole characters, that has at
-// most n bytes.
+// Fit returns the longest beginning of text that has at most n bytes, in whole
+// characters.
 func Fit(text string, n int) string {
 	if len(text) <= n {
 		return text
@@ -158,8 +158,28 @@ func Cut(text string, width int) string {
 	return text
 }
 
-// Changed returns where two texts begin to differ, and how much at their ends is
-// the same.
+// Width returns how many columns text takes.
+func Width(text string) int {
+	x := 0
+	for i := 0; i < len(text); {
+		n, w := First(text[i:], x)
+		i += n
+		x += w
+	}
+	return x
+}
+
+// Shorten returns text if it has at most width columns, else its beginning and an
+// ellipsis.
+func Shorten(text string, width int) string {
+	if Width(text) <= width {
+		return text
+	}
+	return Cut(text, width-1) + "…"
+}
+
+// Changed returns how much of two texts is the same, at their beginnings and at
+// their ends.
 func Changed(before, after string) (prefix, suffix int) {
 	most := min(len(before), len(after))
 	for prefix < most && before[prefix] == after[prefix] {
@@ -171,8 +191,8 @@ func Changed(before, after string) (prefix, suffix int) {
 	return prefix, suffix
 }
 
-// Follow returns where in the text after the change a cursor is that was at
-// offset before it.
+// Follow returns where a cursor at offset of the text before a change is in the text
+// after it.
 func Follow(before, after string, offset int) int {
 	prefix, suffix := Changed(before, after)
 	switch {

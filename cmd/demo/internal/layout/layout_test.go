@@ -88,3 +88,21 @@ func FuzzNothingGetsLost(f *testing.F) {
 		}
 	})
 }
+
+func TestShortenCountsColumns(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		width int
+		want  string
+	}{
+		{"hello", 5, "hello"},
+		{"hello!", 5, "hell…"},
+		{"日本語", 6, "日本語"},
+		{"日本語", 5, "日本…"},
+		{"日本語", 4, "日…"},
+	} {
+		if got := Shorten(c.text, c.width); got != c.want {
+			t.Errorf("Shorten(%q, %d) = %q, want %q", c.text, c.width, got, c.want)
+		}
+	}
+}

@@ -1,11 +1,11 @@
-// Package textlog is a text in a segment that one process appends to and any
-// number of others read as it comes.
+// Package textlog is a text in a segment to which one process appends, and which any
+// number of other processes read as it comes.
 //
-// The text stands in a ring behind a header that counts how much there has ever
-// been, so a reader knows exactly what is new, and whether something was
-// overwritten before it came to read it. For that not to happen, the writer waits
-// for readers that are behind; but not for ever for one that does not move, a
-// stopped terminal for example: that one is told how much it has lost.
+// The text is in a ring. A header counts the bytes that were ever appended, so that a
+// reader knows exactly what is new, and how much the writer has overwritten before
+// the reader came to it. The writer waits for readers that are behind, but not for
+// ever: a reader that does not advance, in a stopped terminal for example, loses text
+// and learns how much.
 package textlog
 
 import (
@@ -21,12 +21,12 @@ import (
 
 // The header, in the byte order of the machine:
 const (
-	offMagic   = 0  // says that the segment is a text of this kind
+	offMagic   = 0  // identifies a text of this kind
 	offTotal   = 8  // how many bytes were ever appended
-	offWriter  = 16 // the ID of the attachment that appends, 0 if it has ended
-	offWaiting = 24 // not 0: the writer waits for readers to say how far they are
+	offWriter  = 16 // the ID of the writer's attachment, 0 if the writer has ended
+	offWaiting = 24 // not 0: the writer waits for the readers' positions
 	offBegun   = 28 // not 0: there has been a writer
-	offReaders = 32 // readerCount times an ID and how far that reader is
+	offReaders = 32 // readerCount times the ID of a reader's attachment and its position
 	offText    = offReaders + readerCount*readerSize
 
 	readerCount = 64
@@ -35,49 +35,50 @@ const (
 
 var magic = []byte("qshmtext")
 
-// MinSize is the smallest segment that can carry a text.
+// MinSize is the size of the smallest segment for a text.
 const MinSize = 4096
 
 // ErrForeign says that the segment holds something else.
-var ErrForeign = errors.New("it holds something else than shared text")
+var ErrForeign = errors.New("the segment does not hold shared text")
 
-// ErrKilled is what Next reports when the writer is gone without having ended.
+// ErrKilled is the error of Next if the writer has died.
 var ErrKilled = errors.New("the writer died")
 
 const (
-	// How long the writer waits for a reader that does not move.
-	patience = time.Second
-	// How often a reader looks whether the writer still lives. All other news
-	// wakes it.
+	// How long the writer waits for a reader that does not advance.
+	patience = 5 * time.Second
+	// How often a reader looks whether the writer is alive. Everything else changes
+	// the segment, and wakes it.
 	lookEvery = time.Second
-	// How often a waiting writer looks whether the reader still lives.
+	// How often a waiting writer looks whether the readers are alive.
 	stallSlice = 50 * time.Millisecond
 )
 
 var order = binary.NativeEndian
 
-// Log is this process's end of a text.
+// Log is this process's access to a text.
 type Log struct {
 	seg    *shm.Segment
 	id     uint64
 	writer bool
 
-	// A reader's own:
-	room  uint64 // of the ring
-	seen  uint64
-	slot  int             // in the table of readers; -1 if that is full
+	room uint64 // of the ring
+
+	// Of a reader:
+	seen  uint64          // its position
+	slot  int             // its index in the table of readers; -1 if that is full
 	woken <-chan struct{} // closed when the version has moved
 	since uint32
 }
 
-// Join takes part in the text that seg carries: as the writer if there is none
-// alive and mayWrite says so, as a reader otherwise.
+// Join takes part in the text that seg holds: as the writer if mayWrite is true and no
+// writer is alive, otherwise as a reader.
 func Join(seg *shm.Segment, mayWrite bool) (*Log, error) {
 	if seg.Size() < MinSize {
 		return nil, ErrForeign
 	}
 	l := &Log{seg: seg, id: seg.ID(), slot: -1, room: uint64(seg.Size() - offText)}
-	// Look before changing anything: it may be somebody else's.
+	// Look before changing anything: the segment may hold something else.
 	head := make([]byte, offText)
 	if err := l.copy(head, 0); err != nil {
 		return nil, err
@@ -104,10 +105,10 @@ func Join(seg *shm.Segment, mayWrite bool) (*Log, error) {
 	return l, err
 }
 
-// Writer reports whether this process appends. Otherwise it reads.
+// Writer reports whether this process is the writer. Otherwise it is a reader.
 func (l *Log) Writer() bool { return l.writer }
 
-// living returns the IDs of the attachments whose process is alive.
+// living returns the IDs of the attachments of live processes.
 func (l *Log) living() (map[uint64]bool, error) {
 	info, err := l.seg.Info()
 	if err != nil {
@@ -120,16 +121,15 @@ func (l *Log) living() (map[uint64]bool, error) {
 	return ids, nil
 }
 
-// oldest returns where the text begins that still stands in the ring.
+// oldest returns the position of the oldest byte in the ring.
 func oldest(total, room uint64) uint64 { return total - min(total, room) }
 
 func reader(data []byte, i int) []byte {
 	return data[offReaders+i*readerSize:][:readerSize]
 }
 
-// register enters this reader into the table, where there is room or a dead
-// reader's entry. Without one it still reads, only that the writer does not wait
-// for it.
+// register enters this reader into the table, in a free entry or a dead reader's. If
+// there is none, the reader still reads, but the writer does not wait for it.
 func (l *Log) register(data []byte, alive map[uint64]bool) {
 	l.slot = -1
 	for i := range readerCount {
@@ -144,8 +144,8 @@ func (l *Log) register(data []byte, alive map[uint64]bool) {
 	}
 }
 
-// Append adds p to the text. It waits for readers that are behind, as long as
-// they move.
+// Append adds p to the text. It waits for readers that are behind, as long as they
+// advance.
 func (l *Log) Append(ctx context.Context, p []byte) error {
 	for len(p) > 0 {
 		n, err := l.append(p)
@@ -161,10 +161,9 @@ func (l *Log) Append(ctx context.Context, p []byte) error {
 	return nil
 }
 
-// append adds as much of p as no reader has to lose anything for.
+// append adds as much of p as fits without overwriting what a reader has not read.
 //
-// The text comes first and its count last: if we die in between, nothing has
-// been added.
+// The total is written last: if this process dies before, it has added nothing.
 func (l *Log) append(p []byte) (n int, err error) {
 	err = l.seg.Update(func(data []byte) error {
 		total, text := order.Uint64(data[offTotal:]), data[offText:]
@@ -183,8 +182,8 @@ func (l *Log) append(p []byte) (n int, err error) {
 	return n, err
 }
 
-// free is how much can be appended without overwriting what a reader has not
-// seen yet.
+// free returns how much can be appended without overwriting what a reader has not
+// read.
 func (l *Log) free(data []byte) uint64 {
 	total, free := order.Uint64(data[offTotal:]), l.room
 	for i := range readerCount {
@@ -195,8 +194,8 @@ func (l *Log) free(data []byte) uint64 {
 	return free
 }
 
-// awaitReaders returns when there is room. Readers that have died, or do not
-// move, are no longer waited for.
+// awaitReaders returns when there is room. It gives up on readers that have died or do
+// not advance.
 func (l *Log) awaitReaders(ctx context.Context) error {
 	lastMove, before := time.Now(), uint64(0)
 	for {
@@ -233,8 +232,8 @@ func (l *Log) awaitReaders(ctx context.Context) error {
 	}
 }
 
-// forget takes the dead out of the table of readers; with slow also those that
-// hold up the writer.
+// forget removes dead readers from the table, and, if slow is true, those that the
+// writer waits for.
 func (l *Log) forget(slow bool) error {
 	alive, err := l.living()
 	if err != nil {
@@ -252,11 +251,11 @@ func (l *Log) forget(slow bool) error {
 	})
 }
 
-// Next waits for text and returns it; the slice is good until the next call.
-// lost tells how many bytes before it were overwritten unseen. Next reports
+// Next waits for text and returns it; the slice is valid until the next call. lost is
+// the number of bytes before the text that were overwritten unread. Next reports
 // io.EOF when the writer has ended, and ErrKilled when it has died.
 func (l *Log) Next(ctx context.Context) (text []byte, lost uint64, err error) {
-	dead := false
+	var dead uint64 // the writer that was found dead
 	for {
 		text, lost, writer, begun, err := l.read()
 		if err != nil || len(text) > 0 {
@@ -265,7 +264,7 @@ func (l *Log) Next(ctx context.Context) (text []byte, lost uint64, err error) {
 		switch {
 		case writer == 0 && begun:
 			return nil, 0, io.EOF
-		case dead: // and we have looked again since
+		case dead != 0 && writer == dead: // and nothing has come since
 			return nil, 0, ErrKilled
 		}
 		if err := l.wait(ctx); !errors.Is(err, errLook) {
@@ -278,12 +277,14 @@ func (l *Log) Next(ctx context.Context) (text []byte, lost uint64, err error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		dead = begun && !alive[writer]
+		if begun && !alive[writer] {
+			dead = writer
+		}
 	}
 }
 
-// read copies what is new, and says who is the writer, and whether there has been
-// one.
+// read copies the new text. It also returns the writer's ID, and whether there has been
+// a writer.
 func (l *Log) read() (text []byte, lost, writer uint64, begun bool, err error) {
 	head := make([]byte, offText)
 	for {
@@ -310,7 +311,7 @@ func (l *Log) read() (text []byte, lost, writer uint64, begun bool, err error) {
 		}
 		lost = 0
 	}
-	if lost > 0 { // go on with a whole line
+	if lost > 0 { // continue with a whole line
 		nl := bytes.IndexByte(text, '\n') + 1
 		text, lost = text[nl:], lost+uint64(nl)
 	}
@@ -328,8 +329,8 @@ func (l *Log) read() (text []byte, lost, writer uint64, begun bool, err error) {
 	return text, lost, order.Uint64(head[offWriter:]), order.Uint32(head[offBegun:]) != 0, nil
 }
 
-// copy is ReadAt. If the writer died inside the lock, what it has counted is
-// complete all the same, so ErrAbandoned does not matter here.
+// copy is ReadAt. ErrAbandoned does not matter: the text is complete up to the total
+// even if the writer died while it held the lock.
 func (l *Log) copy(p []byte, off int64) error {
 	if len(p) == 0 {
 		return nil
@@ -341,16 +342,15 @@ func (l *Log) copy(p []byte, off int64) error {
 	return err
 }
 
-// stillThere reports whether the text from start on was not overwritten while we
-// copied it.
+// stillThere reports whether the writer has not yet overwritten the text from start on.
 func (l *Log) stillThere(start uint64) bool {
 	var now [8]byte
 	err := l.copy(now[:], offTotal)
 	return err != nil || order.Uint64(now[:]) <= start+l.room
 }
 
-// acknowledge tells the writer how far we are. It is not asked for as long as
-// there is room, so that readers do not wake each other for nothing.
+// acknowledge tells the writer this reader's position. The writer asks for it only when
+// the ring is full, so that readers do not wake each other for nothing.
 func (l *Log) acknowledge(known bool) error {
 	var alive map[uint64]bool
 	if !known {
@@ -369,9 +369,9 @@ func (l *Log) acknowledge(known bool) error {
 	})
 }
 
-var errLook = errors.New("time to look whether the writer lives")
+var errLook = errors.New("time to look whether the writer is alive")
 
-// wait returns nil when something has changed, errLook when nothing has for a
+// wait returns nil when the segment has changed, and errLook if it has not for a
 // while. One goroutine sleeps until the change, over many calls.
 func (l *Log) wait(ctx context.Context) error {
 	if l.woken == nil {
@@ -393,8 +393,8 @@ func (l *Log) wait(ctx context.Context) error {
 	}
 }
 
-// End takes this process out of the text, so that nobody waits for it. Readers
-// end when the writer has.
+// End ends taking part: no process waits for this one any more, and if it is the
+// writer, the readers end.
 func (l *Log) End() error {
 	err := l.seg.Update(func(data []byte) error {
 		if l.writer {
@@ -409,7 +409,7 @@ func (l *Log) End() error {
 		return nil
 	})
 	if l.woken != nil && err == nil {
-		<-l.woken // by the update; a Wait in progress would keep the attachment
+		<-l.woken // the update ends the Wait, which would keep the attachment
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-// Package units reads and writes numbers of bytes as people do.
+// Package units reads and writes numbers of bytes and lengths of time as people do.
 package units
 
 import (
@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Size is a number of bytes; as a flag it takes what Parse takes.
@@ -18,9 +19,10 @@ func (s *Size) Type() string { return "SIZE" }
 
 func (s *Size) Set(text string) error {
 	n, err := Parse(text)
-	if err == nil {
-		*s = Size(n)
+	if err == nil && n > math.MaxInt {
+		err = errors.New("more than this machine can map")
 	}
+	*s = Size(n)
 	return err
 }
 
@@ -31,7 +33,7 @@ var factors = map[string]int64{
 	"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
 }
 
-var errForm = errors.New("want a whole number of bytes, or one with a unit: 4096, 64KiB, 1M (K, M, G and KiB, MiB, GiB count by 1024; KB, MB, GB by 1000)")
+var errSize = errors.New("want a whole number of bytes, or one with a unit: 4096, 64KiB, 1M (K, M, G and KiB, MiB, GiB count by 1024; KB, MB, GB by 1000)")
 
 // Parse reads a number of bytes, with or without a unit.
 func Parse(text string) (int64, error) {
@@ -43,25 +45,51 @@ func Parse(text string) (int64, error) {
 	}
 	factor, known := factors[unit]
 	if !known || digits == "" {
-		return 0, errForm
+		return 0, errSize
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n > math.MaxInt64/factor {
-		return 0, fmt.Errorf("more than there can be: at most %d bytes", int64(math.MaxInt64))
+		return 0, fmt.Errorf("too large: the most is %d bytes", int64(math.MaxInt64))
 	}
 	return n * factor, nil
 }
 
-// Format writes a number of bytes, exactly: with a unit where it is a whole
-// number of that unit.
+// Format writes a number of bytes exactly: with a unit if it is a whole number of
+// that unit.
 func Format(n int64) string {
 	for _, u := range []string{"TiB", "GiB", "MiB", "KiB"} {
 		if f := factors[strings.ToLower(u)]; n >= f && n%f == 0 {
 			return fmt.Sprintf("%d %s", n/f, u)
 		}
 	}
-	if n == 1 {
-		return "1 byte"
+	return Count(n, "byte")
+}
+
+// Count writes a number of things: "1 byte", "2 bytes".
+func Count[N int | int64](n N, noun string) string {
+	if n != 1 {
+		noun += "s"
 	}
-	return fmt.Sprintf("%d bytes", n)
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
+// Duration is a length of time; as a flag it takes seconds, or a number with a unit.
+type Duration time.Duration
+
+func (d *Duration) String() string { return time.Duration(*d).String() }
+
+func (d *Duration) Type() string { return "TIME" }
+
+var errDuration = errors.New("want seconds, or a number with a unit: 5, 0.5, 500ms, 1m")
+
+func (d *Duration) Set(text string) error {
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
+		text = strconv.FormatFloat(seconds, 'f', 9, 64) + "s"
+	}
+	n, err := time.ParseDuration(text)
+	if err != nil || n < 0 {
+		return errDuration
+	}
+	*d = Duration(n)
+	return nil
 }

@@ -1,6 +1,9 @@
 package units
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestParse(t *testing.T) {
 	for text, want := range map[string]int64{
@@ -25,6 +28,31 @@ func TestFormatIsExactAndParses(t *testing.T) {
 		got := Format(n)
 		if got != want {
 			t.Errorf("Format(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestDurationTakesSeconds(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "5": 5 * time.Second, "0.5": 500 * time.Millisecond, "5s": 5 * time.Second, "500ms": 500 * time.Millisecond, "1m": time.Minute, "1h30m": 90 * time.Minute,
+	} {
+		var d Duration
+		if err := d.Set(text); err != nil || time.Duration(d) != want {
+			t.Errorf("%q is %v, %v; want %v", text, time.Duration(d), err, want)
+		}
+	}
+	for _, text := range []string{"", "x", "-1", "-1s", "5 s", "NaN", "inf", "1e300", "1d"} {
+		var d Duration
+		if err := d.Set(text); err == nil {
+			t.Errorf("%q is %v, want an error", text, time.Duration(d))
+		}
+	}
+}
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 viewers", 1: "1 viewer", 2: "2 viewers"} {
+		if got := Count(n, "viewer"); got != want {
+			t.Errorf("Count(%d) = %q, want %q", n, got, want)
 		}
 	}
 }

@@ -1,0 +1,5 @@
+//go:build !qshmsiblings
+
+package lockfile
+
+const forceSiblings = false

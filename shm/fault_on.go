@@ -1,7 +1,0 @@
-//go:build qshmfault
-
-package shm
-
-import "qshm/lockfile"
-
-func fault(step string) { lockfile.Fault(step) }
