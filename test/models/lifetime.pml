@@ -1,120 +1,205 @@
 /* The life of a segment: create, attach, detach, remove, sweep. See README.md.
  *
- * One key, one directory entry (path), several files (inodes), three processes. A process may be
- * slow or die between any two steps; all locks of a dead process are released by the kernel, and
- * that it is dead can be told (presence.pml shows how).
+ * One key, one directory entry (path), several files (inodes), N processes; one more creates,
+ * attaches or opens, and detaches, when they are done. The kernel's locks on each file:
+ *   flk   the file lock (flock, exclusive)
+ *   slk   the slot locks, one for each slot. Held as long as the process is attached.
+ * A process may be slow or die between any two steps. When it dies, the kernel releases its locks,
+ * one after the other, in any order, while other processes run.
  *
- * Labels name the steps; the code names the same steps in its comments.
+ * A step that an option of an "if" begins with must not itself be an "if" with an "else": spin would
+ * take that for the else of all options, and a process that may crash would never go there.
+ *
+ * Labels name the steps; the code names the same steps in its comments. The steps of the lock word
+ * (release_word, recover_word, take_over) are in lock.pml.
  */
 #ifndef N
-#define N 3                /* processes; one more creates and detaches when they are done */
+#define N 3                /* processes */
 #endif
 #ifndef ROUNDS
-#define ROUNDS 2           /* calls of each: create, attach, remove or sweep; and detach */
+#define ROUNDS 2           /* calls of each: see OPS; and detach */
 #endif
 #ifndef MAXCRASH
 #define MAXCRASH 0
 #endif
 #ifndef S
-#define S 2                /* slots in the header; read one by one */
+#define S 2                /* slots */
 #endif
 #ifndef MOVES
-#define MOVES 1            /* how often a process attaches a second time, and detaches the first, in a round */
+#define MOVES 0            /* second attachments and take-overs of an attached process, in a round */
 #endif
+/* REFS: the reference count, which decides nothing. SIBLINGS: the slot locks are sibling files: the
+   question whether a process is attached is one for each slot that is taken, and a second attachment
+   needs the file lock. STICKY: unlinking may not be permitted. FAILS: calls fail half-way. */
 #define I (N+2)            /* files that can exist at once: one at the path, one in each hand */
 
-/* How a second attachment of a process that has one already finds its slot without the door. */
-#define BY_DOOR  0         /* it does not: it takes the door as everybody does */
-#define UPWARDS  1         /* only a slot above the lowest that the process holds, else by the door */
-#define COUNTED  2         /* any slot, then claims++; a scan that found nobody and sees claims moved scans again */
-#define ANYWHERE 3         /* any slot (wrong: a scan can miss a process that moves from one slot to another) */
-#ifndef SECOND
-#define SECOND UPWARDS
+#define OPEN   1           /* create or attach */
+#define CREATE 2           /* or "exists" */
+#define ATTACH 4           /* or "not found" */
+#define REMOVE 8
+#define SWEEP  16          /* removes garbage */
+#ifndef OPS
+#define OPS 31             /* which of these a round may be */
 #endif
 
-#define FRESH 0            /* empty file: opened with O_CREAT, nothing in it yet */
+#define EMPTY 0
 #define MAKING 1
 #define LIVE 2
 #define DEAD 3
 #define REMOVED 4
 
-byte path = 0;             /* the inode that the key's name leads to; 0 = none */
+byte path = 0;             /* the inode that the key's name leads to; 0: none */
 byte state[I+1];
-byte door[I+1];            /* who holds the flock of the inode */
-byte claims[I+1];          /* COUNTED */
-byte slot[(I+1)*S];        /* whose the slot is; 0 = free */
-byte hand[N+2];            /* inode that the process has open (so its number is not used again) */
-bool alive[N+2];
+byte flk[I+1];             /* which process holds the file lock */
+byte slk[(I+1)*S];         /* which process holds the slot lock */
+byte slot[(I+1)*S];        /* which process has written the slot; 0: free */
+#ifdef REFS
+byte refs[I+1];
+#endif
+byte hand[N+2];            /* the inode that the process has open (so its number is not used again) */
 byte crashes = 0, done = 0;
 /* only for the checks */
-byte att[N+2];             /* inode to which the process is attached */
-bool removed[I+1];         /* somebody called Remove on it: losing the name is what he asked for */
+bool alive[N+2];
+byte att[N+2];             /* the inode to which the process is attached */
+byte natt[N+2];            /* how often */
+bool transit[N+2];         /* it is attaching, detaching, dying, or holds a slot lock for another reason */
+bool removed[I+1];         /* a process has called Remove: losing the name is what it asked for */
+bool inited[I+1];          /* Init has run */
 
-#define OR_DIE :: (crashes < MAXCRASH) -> goto crash
+#define OR_DIE :: (crashes < MAXCRASH && me <= N) -> goto crash
+#define SLK(k) slk[my*S+(k)]
 #define SLOT(k) slot[my*S+(k)]
+#define HELD(k) (SLK(k) != 0 && SLK(k) != me)
+#ifdef SIBLINGS
+#define SEEN(k) (SLOT(k) != 0 && HELD(k))
+#else
+#define SEEN(k) HELD(k)
+#endif
+#if S == 3
+#define ANYSEEN (SEEN(0) || SEEN(1) || SEEN(2))
+#define ANYDEAD (DEADSLOT(0) || DEADSLOT(1) || DEADSLOT(2))
+#else
+#define ANYSEEN (SEEN(0) || SEEN(1))
+#define ANYDEAD (DEADSLOT(0) || DEADSLOT(1))
+#endif
+#define DEADSLOT(k) (SLOT(k) != 0 && SLK(k) == 0)
+#define ON(p) ((alive[p] && att[p] == my) -> natt[p] : 0)
+#define CREATES (op == OPEN || op == CREATE)
 
+#ifdef M_NO_STATE
+#define STATE_OK (state[my] != EMPTY)
+#else
+#define STATE_OK (state[my] == LIVE)
+#endif
+#ifdef M_NO_ASK
+#define ATTACHED true
+#else
+#define ATTACHED ANYSEEN
+#endif
+
+inline clear_file(i) {
+	state[i] = EMPTY; removed[i] = 0; inited[i] = 0;
+#ifdef REFS
+	refs[i] = 0;
+#endif
+	k = 0; do :: k >= S -> break :: else -> slot[i*S+k] = 0; k++ od; k = 0
+}
+/* a file without a name that no process has open is freed */
+inline gc(i) {
+	if
+	:: i != 0 && path != i && hand[1] != i && hand[2] != i && hand[N] != i && hand[N+1] != i ->
+		clear_file(i); flk[i] = 0;
+		k = 0; do :: k >= S -> break :: else -> slk[i*S+k] = 0; k++ od; k = 0
+	:: else
+	fi
+}
 /* no attached process loses its file */
-#define CHECK_UNLINK(ino) \
-	k = 1; do \
-	:: k > N+1 -> break \
-	:: else -> assert(!(ino != 0 && att[k] == ino && alive[k] && !removed[ino])); k++ \
+inline check_unlink() {
+	k = 1; do
+	:: k > N+1 -> break
+	:: else -> assert(!(path != 0 && att[k] == path && alive[k] && !removed[path])); k++
 	od; k = 0
+}
+/* never below the number of live attachments; without crashes exact, when no process is in between */
+inline check_refs() {
+#ifdef REFS
+	n = 0; t = 0; k = 1; do
+	:: k > N+1 -> break
+	:: else -> n = n + ON(k); t = t + (transit[k] && hand[k] == my); k++
+	od; k = 0;
+	assert(refs[my] >= n);
+	assert(t > 0 || ANYDEAD || refs[my] == n || crashes > 0);
+	n = 0; t = 0
+#else
+	skip
+#endif
+}
+/* attached processes share one file, unless one was removed, and find it initialised */
+inline check_attached() {
+	assert(inited[my]);
+	k = 1; do
+	:: k > N+1 -> break
+	:: else -> assert(!(alive[k] && att[k] != 0 && att[k] != my && !removed[att[k]] && !removed[my])); k++
+	od; k = 0;
+	check_refs()
+}
+/* slot k of this file is no live process's */
+#define CHECK_DEAD(k) assert(SLOT(k) == 0 || !alive[SLOT(k)] || SLOT(k) == me)
 
 proctype P(byte me) {
-	byte r = 0, my = 0, k = 0, c = 0;
-	byte own = 0;              /* my slot + 1 */
-	byte two = 0;              /* my second slot + 1 */
-	byte op = 0;               /* what this round does */
-	bool any = 0;              /* what the scan found */
-	bool det = 0;              /* the scan is a detach's */
-	byte moves = 0;
-#define CREATE 0
-#define ATTACH 1
-#define REMOVE 2
-#define SWEEP  3
+	byte r = 0, my = 0, k = 0;
+#ifdef REFS
+	byte n = 0, t = 0;
+#endif
+	byte s = 0;                /* the slot that I am claiming or recovering, + 1 */
+	byte own = 0, two = 0;     /* my slots, + 1 */
+	byte op = 0, moves = 0;
+	bool made = 0;             /* I am making the segment */
+	bool other = 0;            /* the file lock that I hold is not that of my segment's file */
+	bool unused = 0;
 
 	if :: me > N -> (done == N) :: else fi;
 again:
 	atomic {
-		hand[me] = 0; my = 0; any = 0; det = 0; c = 0; own = 0; two = 0; k = 0; moves = 0;
+		hand[me] = 0; gc(my); my = 0; own = 0; two = 0; s = 0; moves = 0; made = 0; other = 0; unused = 0; op = 0;
 		if
 		:: r >= (me > N -> 1 : ROUNDS) -> goto fin
 		:: else -> r++
 		fi;
 		if
-		:: op = CREATE
-		:: me <= N -> op = ATTACH
-		:: me <= N -> op = REMOVE
-		:: me <= N -> op = SWEEP
+		:: (OPS & OPEN) || me > N -> op = OPEN
+		:: (OPS & CREATE) || me > N -> op = CREATE
+		:: (OPS & ATTACH) -> op = ATTACH
+		:: (OPS & REMOVE) && me <= N -> op = REMOVE
+		:: (OPS & SWEEP) && me <= N -> op = SWEEP
 		fi
 	}
-open:
+open:	/* [create_file]: O_CREAT|O_EXCL; if there is a file, [open] */
 	if OR_DIE
 	:: atomic {
-		hand[me] = 0; my = 0; k = 0;
+		hand[me] = 0; gc(my); my = 0; made = 0;
 		if
 		:: path != 0 -> my = path; hand[me] = my
-		:: path == 0 && op != CREATE -> goto again              /* not found */
-		:: path == 0 && op == CREATE ->                          /* O_CREAT: a file number nobody uses */
+		:: path == 0 && !CREATES -> goto again                  /* not found */
+		:: path == 0 && CREATES ->                               /* a file number that is not in use */
 			k = 1;
 			do
-			:: hand[1] == k || hand[2] == k || hand[3] == k || hand[N+1] == k -> k++
+			:: hand[1] == k || hand[2] == k || hand[N] == k || hand[N+1] == k -> k++
 			:: else -> break
 			od;
-			my = k; hand[me] = my; path = my;
-			state[my] = FRESH; door[my] = 0; claims[my] = 0; removed[my] = 0;
-			k = 0; do :: k >= S -> break :: else -> SLOT(k) = 0; k++ od; k = 0
+			my = k; hand[me] = my; path = my; k = 0
 		fi
 	   }
 	fi;
-take_door:
+file_lock:
 	if OR_DIE
-	:: atomic { door[my] == 0 -> door[my] = me }
+	:: atomic { flk[my] == 0 -> flk[my] = me }
+	:: atomic { flk[my] != 0 && me <= N -> goto again }             /* waited long enough: an error */
 	fi;
 still_linked:
 	if OR_DIE
 #ifndef M_NO_STILL_LINKED
-	:: atomic { path != my -> door[my] = 0; goto open }
+	:: atomic { path != my -> flk[my] = 0; goto open }
 	:: path == my
 #else
 	:: true
@@ -122,179 +207,383 @@ still_linked:
 	fi;
 examine:
 	if OR_DIE
-	:: atomic { op == REMOVE -> state[my] = REMOVED; removed[my] = 1; goto unlink }
-	:: atomic { op == CREATE && state[my] == FRESH -> state[my] = MAKING; goto claim }
-#ifdef M_NO_STATE_CHECK
-	:: atomic { op != REMOVE && state[my] != FRESH -> k = 0; any = 0; det = 0; c = claims[my]; goto scan }
+	:: atomic { CREATES && state[my] == EMPTY -> made = 1; state[my] = MAKING; goto claim }	/* [write_header] [allocate] [map] */
+#ifdef STICKY                      /* another user's empty file is removed, if that is permitted */
+	:: atomic { CREATES && state[my] == EMPTY -> goto unlink }
 #endif
-	:: atomic { op != REMOVE && state[my] == LIVE -> k = 0; any = 0; det = 0; c = claims[my]; goto scan }
-	:: atomic { op != REMOVE && state[my] != LIVE && !(op == CREATE && state[my] == FRESH) -> goto destroy }
-	fi;
-
-scan:	/* is any slot's process alive? One slot after the other; nothing stops the world meanwhile */
-	if OR_DIE
-	:: atomic { k < S && SLOT(k) != 0 && alive[SLOT(k)] -> any = 1; k = 0; goto scanned }
-	:: atomic { k < S && !(SLOT(k) != 0 && alive[SLOT(k)]) -> k++;
-		if :: SECOND != COUNTED && k == S -> k = 0; goto scanned :: else -> goto scan fi }
-	:: atomic { SECOND == COUNTED && k == S -> k = 0;
-		if :: c != claims[my] -> c = claims[my]; goto scan :: else -> goto scanned fi }
-	fi;
-scanned:
-	atomic {
+#ifdef M_REMOVE_NO_STATE
+	:: atomic { op == REMOVE -> goto unlink }
+#else
+	:: atomic { op == REMOVE -> if :: state[my] != EMPTY -> state[my] = REMOVED; removed[my] = 1 :: else fi; goto unlink }	/* [removed] */
+#endif
+	:: atomic { op != REMOVE && !(CREATES && state[my] == EMPTY) ->
+		made = 0;
 		if
-#ifdef M_NO_PROBE                  /* live is what says so */
-		:: door[my] == me && !any && !det -> if :: op == ATTACH -> goto claim :: else -> goto let_go fi
+		:: STATE_OK && ATTACHED ->
+			if
+			:: op == OPEN || op == ATTACH -> goto claim
+			:: op == CREATE || op == SWEEP -> goto let_go           /* exists; not garbage */
+			fi
+#ifdef M_EMPTY_STAYS               /* a call that only attaches leaves an empty file alone */
+		:: else -> if :: state[my] == EMPTY && op == ATTACH -> flk[my] = 0; goto again :: else -> goto dead fi
+#else
+		:: else -> if :: state[my] == EMPTY || state[my] == MAKING -> goto unlink :: else -> goto dead fi
 #endif
-		:: det && door[my] != me && any -> goto again      /* detach: somebody else is there */
-		:: det && door[my] != me && !any -> goto may_be_last
-		:: door[my] == me && !any -> goto destroy
-		:: door[my] == me && any && !det && op == ATTACH -> any = 0; c = 0; goto claim
-		:: door[my] == me && any && (det || op != ATTACH) -> any = 0   /* "exists"; nothing to sweep; not the last */
-		fi
-	}
-let_go:
-	if OR_DIE
-	:: atomic { assert(me <= N || det);            /* the last create succeeds, the first time */
-		door[my] = 0;
-#ifdef M_NO_LOOK_AGAIN
-		goto again
-#endif
-	}
-	fi;
-look_again:	/* one that found our door held and did not wait for it relies on us */
-	atomic { det = 1; k = 0; any = 0; c = claims[my]; goto scan };
-
-claim:
-#ifdef M_CLAIM_LATE
-	if OR_DIE
-	:: door[my] = 0
-	fi;
-#endif
-	/* the slot, under the door (here and by reaping the slots of the dead) */
-	if OR_DIE
-	:: atomic {
-		k = 0;
-		do
-		:: k >= S -> break
-		:: k < S && (SLOT(k) == 0 || !alive[SLOT(k)]) -> break
-		:: else -> k++
-		od;
-		if
-		:: k >= S -> k = 0; goto let_go                         /* no slot free: an error */
-		:: else -> SLOT(k) = me; own = k+1; k = 0
 		fi
 	   }
 	fi;
+
+claim:	/* a slot whose lock can be had; with the file lock held, or another attachment of this process */
+#ifdef M_CLAIM_LATE
+	if OR_DIE
+	:: atomic { flk[my] == me -> flk[my] = 0 }
+	:: flk[my] != me
+	fi;
+#endif
+	if OR_DIE
+	:: atomic { true ->
+		if
+		:: made -> s = 1
+		:: !made && SLK(0) == 0 -> s = 1
+		:: !made && SLK(S-1) == 0 -> s = S
+#if S == 3
+		:: !made && SLK(1) == 0 -> s = 2
+#endif
+#ifdef FAILS                       /* or another error; or the slots were taken one after the other */
+		:: own == 0 && !made && me <= N -> unused = 1; goto let_go
+		:: made && me <= N -> goto unlink                       /* [allocate] has failed, for instance */
+#endif
+		:: else -> if :: own != 0 -> goto unlock_file :: else -> goto let_go fi  /* all taken */
+		fi;
+		SLK(s-1) = me; transit[me] = 1
+	   }
+	fi;
+recover_slot:
+	if OR_DIE
+#ifdef M_NO_RECOVER
+	:: goto refs_up
+#else
+	:: atomic { SLOT(s-1) == 0 -> goto refs_up }
+	:: atomic { SLOT(s-1) != 0 -> CHECK_DEAD(s-1); SLOT(s-1) = 0 }
+#endif
+	fi;
+#ifdef REFS
+recover_refs:
+	if OR_DIE
+	:: atomic { refs[my]--; check_refs() }
+	fi;
+#endif
+refs_up:
+#if defined(REFS) && !defined(M_REFS_UP_LATE)
+	if OR_DIE
+	:: refs[my]++
+	fi;
+#endif
 publish:
 	if OR_DIE
-	:: atomic { state[my] = LIVE; att[me] = my;
-		assert(path == my && !removed[my]);
-		/* attached processes share one file */
-		k = 1; do
-		:: k > N+1 -> break
-		:: else -> assert(!(alive[k] && att[k] != 0 && att[k] != my && !removed[att[k]])); k++
-		od; k = 0 }
+	:: atomic { CHECK_DEAD(s-1); SLOT(s-1) = me;
+#if defined(REFS) && defined(M_REFS_UP_LATE)
+	   }
 	fi;
 	if OR_DIE
-	:: atomic { door[my] == me -> door[my] = 0 }
-	:: door[my] != me
+	:: atomic { refs[my]++;
+#endif
+		if
+		:: made -> own = s
+		:: !made && own == 0 -> assert(path == my && !removed[my] && state[my] == LIVE); own = s; att[me] = my; natt[me] = 1; check_attached()
+		:: !made && own != 0 -> two = s; natt[me] = 2; check_attached()
+		fi;
+		s = 0; transit[me] = made;
+		if :: made :: else -> goto unlock_file fi
+	   }
+	fi;
+#ifdef M_LIVE_FIRST
+	if OR_DIE
+	:: state[my] = LIVE
+	fi;
+#endif
+init_data:	/* [init]; its error undoes the creation */
+	if OR_DIE
+	:: inited[my] = 1
+#ifdef FAILS
+	:: atomic { me <= N -> goto clear_slot }
+#endif
+	fi;
+live:
+	if OR_DIE
+	:: atomic { state[my] = LIVE; made = 0; transit[me] = 0; att[me] = my; natt[me] = 1; assert(path == my && !removed[my]); check_attached() }
+	fi;
+unlock_file:
+	if OR_DIE
+	:: atomic { flk[my] == me -> flk[my] = 0 }
+	:: flk[my] != me
 	fi;
 
 attached:
 	if OR_DIE
 	:: true -> goto detach
-	:: (SECOND != BY_DOOR && me <= N && moves < MOVES) -> moves++
-	fi;
-second:		/* another attachment of this process: it claims its slot without the door ... */
-	if OR_DIE
-	:: atomic {
-		/* Which slot is a matter of chance: others come and go. */
-		if
-		:: path != my || state[my] != LIVE -> goto detach       /* removed: then as everybody does */
-		:: path == my && SLOT(0) == 0 && SECOND != UPWARDS -> SLOT(0) = me; two = 1
-		:: path == my && SLOT(S-1) == 0 && own < S -> SLOT(S-1) = me; two = S
-#if S > 2
-		:: path == my && SLOT(1) == 0 && (SECOND != UPWARDS || own == 1) -> SLOT(1) = me; two = 2
+#if MOVES > 0
+	:: atomic { me <= N && moves < MOVES && two == 0 -> moves++; goto second }
+	:: atomic { me <= N && moves < MOVES && DEADSLOT(0) -> moves++; s = 1; goto claim_dead }
+	:: atomic { me <= N && moves < MOVES && DEADSLOT(S-1) -> moves++; s = S; goto claim_dead }
 #endif
-		:: else -> goto detach
-		fi
-	   }
 	fi;
-counted:
+#if MOVES > 0
+claim_dead:	/* the lock word's owner has died: see lock.pml */
 	if OR_DIE
-	:: SECOND == COUNTED -> claims[my]++
-	:: SECOND != COUNTED
+	:: atomic { SLK(s-1) == 0 -> SLK(s-1) = me; transit[me] = 1 }
+	:: atomic { SLK(s-1) != 0 -> s = 0; goto attached }
 	fi;
-	if OR_DIE	/* ... and then the first one is detached: not the last of this process */
-	:: atomic { SLOT(own-1) = 0; own = two; two = 0 }
+recover_slot_dead:
+	if OR_DIE
+	:: atomic { SLOT(s-1) == 0 -> goto release_dead }
+	:: atomic { SLOT(s-1) != 0 -> CHECK_DEAD(s-1); SLOT(s-1) = 0 }
 	fi;
-	goto attached;
+#ifdef REFS
+	if OR_DIE
+	:: atomic { refs[my]--; check_refs() }
+	fi;
+#endif
+release_dead:
+	if OR_DIE
+	:: atomic { SLK(s-1) = 0; transit[me] = 0; s = 0; goto attached }
+	fi;
+second:	/* another attachment of this process */
+	if OR_DIE
+	:: atomic { state[my] != LIVE -> goto attached }
+#if defined(SIBLINGS) && !defined(M_SECOND_UNLOCKED)
+	:: atomic { state[my] == LIVE && path == my && flk[my] == 0 -> flk[my] = me }
+	:: atomic { path != my || flk[my] != 0 -> goto attached }       /* the attachment to another file would be another process's, here */
+#else
+	:: atomic { state[my] == LIVE -> goto claim }                   /* without the file lock */
+#endif
+	fi;
+#if defined(SIBLINGS) && !defined(M_SECOND_UNLOCKED)
+	if OR_DIE
+	:: atomic { path == my && state[my] == LIVE -> goto claim }
+	:: atomic { path != my || state[my] != LIVE -> goto unlock_file }
+	fi;
+#endif
+#endif
 
 detach:
+#ifdef M_ASK_FIRST
 	if OR_DIE
-#ifndef M_CLEAR_AFTER_SCAN
-	:: atomic { SLOT(own-1) = 0; own = 0; moves = 0; att[me] = 0; det = 1; k = 0; any = 0; c = claims[my]; goto scan }
-#else
-	:: atomic { k = 0; any = 0;
-		do
-		:: k >= S -> break
-		:: else -> if :: k+1 != own && SLOT(k) != 0 && alive[SLOT(k)] -> any = 1 :: else fi; k++
-		od; k = 0 }
+	:: atomic { unused = (two == 0 && !ANYSEEN) }
 	fi;
-	if OR_DIE
-	:: atomic { SLOT(own-1) = 0; own = 0; moves = 0; att[me] = 0; det = 1; goto scanned }
 #endif
+#ifdef M_RELEASE_SLOT_FIRST
+	if OR_DIE
+	:: atomic { SLK(own-1) = 0 }
+	fi;
+#endif
+#if defined(REFS) && defined(M_REFS_DOWN_FIRST)
+	if OR_DIE
+	:: atomic { refs[my]--; transit[me] = 1; check_refs() }
+	fi;
+#endif
+clear_slot:
+	if OR_DIE
+	:: atomic {
+		transit[me] = 1;
+		if :: made :: else -> check_refs(); natt[me]--; if :: natt[me] == 0 -> att[me] = 0 :: else fi fi;
+		assert(SLOT(own-1) == me); SLOT(own-1) = 0 }
+	fi;
+#if defined(REFS) && !defined(M_REFS_DOWN_FIRST)
+refs_down:
+	if OR_DIE
+	:: atomic { refs[my]--; check_refs() }
+	fi;
+#endif
+release_slot:
+	if OR_DIE
+	:: atomic {
+#ifndef M_RELEASE_SLOT_FIRST
+		assert(SLK(own-1) == me); SLK(own-1) = 0;
+#endif
+		transit[me] = 0; own = 0;
+#ifdef M_ASK_FIRST
+		if :: !made && two == 0 && unused -> unused = 0; goto file_lock_last :: !made && two == 0 && !unused -> goto again :: else fi;
+#endif
+		if
+		:: made -> goto unlink                                   /* Init has failed */
+#ifndef M_FORGETS_OWN
+		:: !made && two != 0 -> own = two; two = 0; goto attached    /* not the last of this process */
+#else
+		:: !made && two != 0 -> goto ask
+#endif
+		:: else -> goto ask
+		fi }
 	fi;
 
-may_be_last:
+let_go:	/* a call that has neither attached nor destroyed */
 	if OR_DIE
-	:: path != my -> goto again                                  /* removed, or destroyed by another */
-	:: path == my
+	:: atomic { assert(me <= N);                 /* the last process succeeds, at the first try */
+		flk[my] = 0;
+#ifdef M_NO_LOOK_AGAIN
+		goto again;
+#endif
+#ifdef M_NO_LOOK_AGAIN_EXISTS
+		if :: op == CREATE -> goto again :: else fi
+#endif
+#ifdef M_NO_LOOK_AGAIN_SWEEP
+		if :: op == SWEEP -> goto again :: else fi
+#endif
+#ifdef M_NO_LOOK_AGAIN_FAILS
+		if :: unused -> goto again :: else fi
+#endif
+#ifdef M_NO_LOOK_AGAIN_FULL
+		if :: !unused && (op == OPEN || op == ATTACH) -> goto again :: else fi
+#endif
+	   }
 	fi;
+ask:	/* after a detach; and [look_again] after letting go of the file lock, since a detach that has given up waiting for it relies on that */
+#ifdef SIBLINGS
 	if OR_DIE
-	:: atomic { door[my] == 0 -> door[my] = me }
-	:: door[my] != 0 -> goto again                               /* waited long enough: the holder looks again */
+	:: atomic { s < S && SEEN(s) -> s = 0; goto again }
+	:: atomic { s < S && !SEEN(s) -> s++; goto ask }
+	:: atomic { s >= S -> s = 0 }
 	fi;
+#else
+	if OR_DIE
+	:: ANYSEEN -> goto again
+	:: !ANYSEEN
+	fi;
+#endif
+file_lock_last:	/* of the file that is at the path */
+	if OR_DIE
+	:: atomic { path == 0 -> goto again }
+	:: atomic { path == my && flk[my] == 0 -> flk[my] = me }
+	:: atomic { path == my && flk[my] != 0 && me <= N -> goto waiting }
+	:: atomic { path != 0 && path != my -> goto not_mine }
+	fi;
+	goto still_linked_last;
+waiting:
+	if OR_DIE
+	:: atomic { flk[my] == 0 -> flk[my] = me }
+#ifndef UNBOUNDED
+	:: atomic { flk[my] != 0 && me <= N -> goto again }     /* waited long enough: the holder looks again */
+#endif
+	fi;
+still_linked_last:
 	if OR_DIE
 #ifndef M_NO_STILL_LINKED_LAST
-	:: atomic { path != my -> door[my] = 0; goto again }
+	:: atomic { path != my -> flk[my] = 0; if :: path == 0 -> goto again :: else -> goto not_mine fi }
 	:: path == my
 #else
 	:: true
 #endif
 	fi;
-#ifndef M_NO_RESCAN
-scan_again:
-	atomic { det = 1; k = 0; any = 0; c = claims[my]; goto scan };
-#endif
-
-destroy:
+	if :: other -> goto let_go_other :: else fi;
+ask_again:
+#ifdef M_NO_ASK_AGAIN
+	goto last;
+#else
+#ifdef SIBLINGS
 	if OR_DIE
-	:: state[my] = DEAD
+	:: atomic { s < S && SEEN(s) -> s = 0; goto not_last }
+	:: atomic { s < S && !SEEN(s) -> s++; goto ask_again }
+	:: atomic { s >= S -> s = 0; goto last }
 	fi;
+#else
+	if OR_DIE
+	:: ANYSEEN -> goto not_last
+	:: !ANYSEEN -> goto last
+	fi;
+#endif
+#endif
+not_last:
+	if OR_DIE
+#ifdef M_NO_LOOK_AGAIN_DETACH
+	:: atomic { flk[my] = 0; goto again }
+#else
+	:: atomic { flk[my] = 0; goto ask }
+#endif
+	fi;
+not_mine:	/* the segment was removed, and the file at the path is another: its file lock is taken, and found to be the wrong one */
+#ifdef ONLY_MINE
+	goto again;
+#else
+	atomic { hand[me] = 0; gc(my); my = path; hand[me] = my; other = 1; if :: path == 0 -> goto again :: else -> goto waiting fi };
+#endif
+let_go_other:
+	if OR_DIE
+	:: atomic { flk[my] = 0; other = 0;
+#ifdef M_NO_LOOK_AGAIN_OTHER
+		goto again
+#else
+		goto ask
+#endif
+	   }
+	fi;
+
+last:
+	op = 0;
+dead:
+#ifndef M_NO_DEAD
+	if OR_DIE
+	:: atomic { state[my] == REMOVED -> goto unlink }       /* a Remove died before it had removed the file */
+	:: atomic { state[my] != REMOVED -> state[my] = DEAD }
+	fi;
+#endif
 unlink:
 	if OR_DIE
-	:: atomic { CHECK_UNLINK(path); path = 0 }
+	:: atomic { true ->
+#ifdef M_REMOVE_NO_STATE
+		if :: op == REMOVE && path != 0 -> removed[path] = 1 :: else fi;
+#endif
+		check_unlink(); path = 0 }
+#ifdef STICKY                      /* not permitted: the file is truncated to nothing */
+#ifdef M_TRUNCATE_IN_USE
+	:: atomic {
+#else
+	:: atomic { ANYSEEN -> flk[my] = 0; goto again }         /* an error: processes are attached, a Remove has failed or died */
+	:: atomic { !ANYSEEN ->
+#endif
+		k = 1; do
+		:: k > N+1 -> break
+		:: else -> assert(!(att[k] == my && alive[k])); k++
+		od;
+		clear_file(my) }
+#endif
 	fi;
 	if OR_DIE
-	:: door[my] = 0
-	fi;
-	if
-	:: !det && op == CREATE -> goto open
-	:: else -> goto again
+	:: atomic { flk[my] = 0; if :: CREATES && !made -> goto open :: else -> goto again fi }
 	fi;
 
 crash:
+	atomic { crashes++; alive[me] = false; transit[me] = (my != 0); s = 0; own = 0; two = 0; op = 0; made = 0; other = 0; unused = 0; moves = 0; r = 0; att[me] = 0; natt[me] = 0 };
+vanish:
+#ifdef ATOMIC_DEATH
 	atomic {
-		crashes++; alive[me] = false; hand[me] = 0;
-		k = 1; do :: k > I -> break :: else -> if :: door[k] == me -> door[k] = 0 :: else fi; k++ od
-	}
+		flk[my] = (flk[my] == me -> 0 : flk[my]);
+		k = 0; do :: k >= S -> break :: else -> if :: SLK(k) == me -> SLK(k) = 0 :: else fi; k++ od; k = 0;
+		transit[me] = 0; hand[me] = 0; gc(my); my = 0
+	};
+#else
+	if
+	:: atomic { my != 0 && flk[my] == me -> flk[my] = 0; goto vanish }
+	:: atomic { my != 0 && SLK(0) == me -> SLK(0) = 0; goto vanish }
+	:: atomic { my != 0 && SLK(S-1) == me -> SLK(S-1) = 0; goto vanish }
+#if S == 3
+	:: atomic { my != 0 && SLK(1) == me -> SLK(1) = 0; goto vanish }
+#endif
+	:: atomic { else -> transit[me] = 0; hand[me] = 0; gc(my); my = 0 }
+	fi;
+#endif
 fin:
 	atomic {
-		r = 0; my = 0; k = 0; own = 0; op = 0; two = 0; any = 0; det = 0; c = 0; moves = 0;
+		r = 0;
+#ifdef STICKY
+#define NOTHING (path == 0 || state[path] == EMPTY || state[path] == REMOVED)
+#else
+#define NOTHING (path == 0)
+#endif
 		if
-		:: me <= N -> done++; assert(!(done == N && crashes == 0 && path != 0))   /* without crashes nothing is left */
-		:: me > N -> assert(!(alive[me] && path != 0))                               /* one create and detach tidies up */
+		:: me <= N -> done++; assert(!(done == N && crashes == 0 && !NOTHING))     /* without crashes nothing is left */
+			/* with crashes what is left is garbage */
+			k = 0; do :: k >= S -> break :: else -> assert(!(done == N && path != 0 && slk[path*S+k] != 0)); k++ od; k = 0
+		:: me > N -> assert(NOTHING)                            /* one more, and nothing is left */
 		fi
 	}
 }
