@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -30,6 +31,11 @@ func (rs results) of(id, peer, column string) []float64 {
 		}
 	}
 	return nil
+}
+
+// has tells whether there is such a peer.
+func (rs results) has(peer string) bool {
+	return slices.ContainsFunc(rs, func(g *group) bool { return g.row(peer) != nil })
 }
 
 // against is our figure divided by the peer's, round by round, in the middle.
@@ -59,7 +65,7 @@ func judge(rs results) []bar {
 	two, eight := rs.of("contend-2", us, "rate"), rs.of("contend-8", us, "rate")
 	bars := []bar{
 		atMost("lock and unlock, uncontended: at most 30 ns", median(rs.of("lock", us, "op")), 30, duration),
-		atMost("... faster than glibc's robust mutex (time, ours to theirs)", rs.against("lock", "glibc", "op"), 1, times),
+		atMost("... at most 0.8 times glibc's robust mutex", rs.against("lock", "glibc", "op"), 0.8, times),
 		atLeast("... at least 50 times faster than Qt's SysV lock", 1/rs.against("lock", "sysv", "op"), 50, times),
 		atLeast("2 contending: throughput at least glibc's robust mutex's", rs.against("contend-2", "glibc", "rate"), 1, times),
 		atLeast("... each at least 40 % of the turns", median(rs.of("contend-2", us, "share")), 0.4, percent),
@@ -67,14 +73,22 @@ func judge(rs results) []bar {
 		atLeast("8 contending: at least half the throughput of two", median(ratios(eight, two)), 0.5, times),
 		atLeast("... nobody under half of a fair share", median(rs.of("contend-8", us, "share"))*8, 0.5, times),
 	}
-	for _, qt := range []struct{ id, name string }{{"sysv", "Qt's (SysV)"}, {"posix", "Qt's (POSIX)"}} {
-		if qt.id == "posix" && rs.of("create", qt.id, "op") == nil {
-			continue // most Qts have no such backend
-		}
-		bars = append(bars,
-			atMost("attach and detach, segment in this process: at most "+qt.name, rs.against("attach-have", qt.id, "op"), 1, times),
-			atMost("create and destroy: at most "+qt.name, rs.against("create", qt.id, "op"), 1, times))
+	// Qt got faster, and a choice of backends, with 6.6.
+	attach, create := 1.2, 0.8
+	if rs.has("posix") {
+		attach, create = 1.6, 1.1
 	}
+	bars = append(bars,
+		atMost(fmt.Sprintf("attach and detach, nothing else in this process: at most %g times Qt's (SysV)", attach), rs.against("attach-not", "sysv", "op"), attach, times),
+		atMost(fmt.Sprintf("create and destroy: at most %g times Qt's (SysV)", create), rs.against("create", "sysv", "op"), create, times))
+	for _, qt := range []struct{ id, name string }{{"sysv", "Qt's (SysV)"}, {"posix", "Qt's (POSIX)"}} {
+		if qt.id == "sysv" || rs.has(qt.id) {
+			bars = append(bars, atMost("attach and detach, segment in this process: at most "+qt.name, rs.against("attach-have", qt.id, "op"), 1, times))
+		}
+	}
+	bars = append(bars,
+		atMost("attach with 200 processes attached: at most 1.3 times that with one", median(ratios(rs.of("attached", us, "200"), rs.of("attached", us, "1"))), 1.3, times),
+		atMost("100 processes waiting for a lock that is held: at most 2 % of a core", median(rs.of("waiting-lock", us, "cpu")), 0.02, percent))
 	bars = append(bars,
 		atMost("change to seen: p50 within twice a bare futex", rs.against("change", "futex", "p50"), 2, times),
 		atMost("snapshot of 64 B, unlocked: at most 30 ns", median(rs.of("snapshot-64", us, "op")), 30, duration),
@@ -88,6 +102,11 @@ func judge(rs results) []bar {
 	}
 	for _, c := range allocColumns {
 		bars = append(bars, atMost("allocations: none on "+c.Title, largest(rs.of("allocs", us, c.Key)), 0, plain))
+	}
+	for _, c := range changes(rs) {
+		if c.judged {
+			bars = append(bars, atMost("than before, at most 1.1 times: "+c.title(), c.ratio, 1.1, times))
+		}
 	}
 	return bars
 }

@@ -36,12 +36,13 @@ type row struct {
 	Values map[string][]float64 `json:"-"`
 	Err    string               `json:"error,omitempty"`
 
+	of        *peer
 	yardstick bool // not a competitor: memcpy within one process, a bare futex
 	run       func(key string) (map[string]float64, error)
 }
 
 func (g *group) add(p *peer, run func(key string) (map[string]float64, error)) *row {
-	r := &row{Peer: p.id, Name: p.name, Values: map[string][]float64{}, run: run}
+	r := &row{Peer: p.id, Name: p.name, Values: map[string][]float64{}, of: p, run: run}
 	g.Rows = append(g.Rows, r)
 	return r
 }

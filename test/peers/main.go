@@ -9,6 +9,7 @@
 //	go run ./test/peers --only lock,contend   the tables whose names begin so
 //	go run ./test/peers --svg figures.svg     the chart as well
 //	go run ./test/peers --json                for a program to read
+//	go run ./test/peers --before DIR          another version of this library as well, from its checkout in DIR
 //
 // Every figure is the median of several rounds, and rounds are interleaved, peer after peer, so that a slow moment
 // of the machine hits all of them alike; ratios are taken within a round. The processes that are measured are this
@@ -32,6 +33,7 @@ import (
 type settings struct {
 	json, quick bool
 	svg, only   string
+	before      string
 	reps        int
 }
 
@@ -43,6 +45,7 @@ func main() {
 	flag.BoolVar(&s.json, "json", false, "print JSON instead of tables")
 	flag.StringVar(&s.svg, "svg", "", "write the chart to `FILE`")
 	flag.StringVar(&s.only, "only", "", "measure only the tables whose `NAMES` begin so (comma-separated)")
+	flag.StringVar(&s.before, "before", "", "measure the library in the checkout `DIR` as well, and show what has changed")
 	flag.IntVar(&s.reps, "reps", 0, "take `N` rounds of everything")
 	flag.BoolVar(&s.quick, "quick", false, "under one minute, with shorter and fewer rounds")
 	flag.Parse()
@@ -72,6 +75,11 @@ func run(s settings) error {
 	all, skipped, err := findPeers(tmp, memory)
 	if err != nil {
 		return err
+	}
+	if s.before != "" {
+		if all, err = withBefore(all, s.before, tmp, memory); err != nil {
+			return err
+		}
 	}
 	pl := fullPlan()
 	if s.quick {
@@ -129,7 +137,7 @@ func groupsOf(all []*peer, pl plan, only string) []*group {
 			groups = append(groups, besideGroup(all, pl, size, readers))
 		}
 	}
-	groups = append(groups, attachedGroup(all, pl), keysGroup(all, pl), allocsGroup(all, pl))
+	groups = append(groups, attachedGroup(all, pl), askedGroup(all, pl), keysGroup(all, pl), waitingGroup(all, pl, "lock"), waitingGroup(all, pl, "change"), allocsGroup(all, pl))
 	return slices.DeleteFunc(groups, func(g *group) bool {
 		return len(g.Rows) == 0 || only != "" && !slices.ContainsFunc(strings.Split(only, ","), func(name string) bool {
 			return strings.HasPrefix(g.ID, strings.TrimSpace(name))
@@ -139,6 +147,9 @@ func groupsOf(all []*peer, pl plan, only string) []*group {
 
 // rounds: what takes seconds a round is repeated less often.
 func (pl plan) rounds(g *group) int {
+	if strings.HasPrefix(g.ID, "waiting") { // an idle process is as idle each time
+		return 1
+	}
 	for _, long := range []string{"contend", "beside", "change", "move-64M", "allocs"} {
 		if strings.HasPrefix(g.ID, long) {
 			return pl.longReps

@@ -10,11 +10,12 @@ func attachGroup(all []*peer, pl plan, have bool) *group {
 		g.ID, g.Title, has = "attach-have", "Attach and detach, in a process that has the segment already", 1
 	}
 	g.Columns = []column{{Key: "op", Title: "time", format: duration}}
-	return withPeers(all, "attach", g, func(p *peer, key string) (map[string]float64, error) {
+	withPeers(all, "attach", g, func(p *peer, key string) (map[string]float64, error) {
 		return benched(
 			job{peer: p, op: "hold", args: []string{option("key", key)}, aux: true},
 			job{peer: p, op: "attach", args: []string{option("key", key), option("ms", pl.bench), option("have", has)}})
 	})
+	return g.withFloor()
 }
 
 func createGroup(all []*peer, pl plan) *group {
@@ -22,6 +23,11 @@ func createGroup(all []*peer, pl plan) *group {
 	withPeers(all, "create", g, func(p *peer, key string) (map[string]float64, error) {
 		return benched(job{peer: p, op: "create", args: []string{option("key", key), option("ms", pl.bench)}})
 	})
+	return g.withFloor()
+}
+
+// withFloor marks what is no competitor: the system calls alone.
+func (g *group) withFloor() *group {
 	if r := g.row("files"); r != nil {
 		r.yardstick = true
 	}

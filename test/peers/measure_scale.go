@@ -5,50 +5,134 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// What attaching costs when much is there already: one column for each level. The processes that make a level stay
-// until the last one is done, for all peers at once, so that the rounds of a level are interleaved as well.
+// What it costs to attach, or to find out that somebody is attached, when much is there already: one column for each
+// level.
 
 // attachedGroup: 1, 10, ... processes have the segment.
 func attachedGroup(all []*peer, pl plan) *group {
 	g := &group{ID: "attached", Title: "Attach and detach, with so many processes attached", Columns: levels(pl.attached)}
-	keys := map[string]string{}
-	scale(g, all, pl, pl.attached, func(p *peer, level, before int) ([]*process, error) {
-		var keepers []*process
-		for i := before; i < level; i++ {
-			create := 0
-			if i == 0 {
-				keys[p.id], create = newKey(), 1
-			}
-			k, err := keep(p, option("key", keys[p.id]), option("create", create))
+	return crowded(g, all, pl, "attach", pl.attached, func(p *peer, key string, level int) (keepers []*process, err error) {
+		for i := range level {
+			k, err := keep(p, "hold", option("key", key), option("create", max(0, 1-i)))
 			if err != nil {
 				return keepers, err
 			}
 			keepers = append(keepers, k)
 		}
 		return keepers, nil
-	}, func(p *peer) string { return keys[p.id] })
+	})
+}
+
+// askedGroup: 1, 5,000, ... attachments are alive.
+func askedGroup(all []*peer, pl plan) *group {
+	g := &group{ID: "asked", Title: "Find out that somebody is attached, with so many attached (Create fails)", Columns: levels(pl.asked)}
+	return crowded(g, all, pl, "asked", pl.asked, func(p *peer, key string, level int) ([]*process, error) {
+		k, err := keep(p, "crowd", option("key", key), option("n", level))
+		if err != nil {
+			return nil, err
+		}
+		return []*process{k}, nil
+	})
+}
+
+// crowded sets up a segment for each level and peer, and measures op on them in interleaved rounds.
+func crowded(g *group, all []*peer, pl plan, op string, levels []int, setUp func(p *peer, key string, level int) ([]*process, error)) *group {
+	withScalable(all, op, g)
+	g.measure = func(ctx context.Context, g *group, _ int) {
+		var keepers []*process
+		defer func() { endAll(keepers) }()
+		keys := map[string]map[string]string{} // by column and peer
+		for _, c := range g.Columns {
+			keys[c.Key] = map[string]string{}
+		}
+		for _, level := range levels {
+			for _, r := range g.Rows {
+				if ctx.Err() != nil {
+					return
+				}
+				key := newKey()
+				more, err := setUp(r.of, key, level)
+				keepers = append(keepers, more...)
+				if err != nil {
+					r.Err = fmt.Sprintf("%d: %v", level, err)
+					continue
+				}
+				keys[strconv.Itoa(level)][r.Peer] = key
+			}
+		}
+		for range pl.scaleReps {
+			for _, c := range g.Columns {
+				g.round(ctx, pl, op, c.Key, keys[c.Key])
+			}
+		}
+	}
 	return g
 }
 
-// keysGroup: 1, 1,000, ... segments exist.
+// round measures op once for each peer that has a key, for one column.
+func (g *group) round(ctx context.Context, pl plan, op, column string, keys map[string]string) {
+	for _, r := range g.Rows {
+		key, ok := keys[r.Peer]
+		if !ok || ctx.Err() != nil {
+			continue
+		}
+		v, err := benched(job{peer: r.of, op: op, args: []string{option("key", key), option("ms", pl.bench)}})
+		if err != nil {
+			r.Err, v = err.Error(), map[string]float64{"op": math.NaN()}
+		}
+		r.Values[column] = append(r.Values[column], v["op"])
+	}
+}
+
+// keysGroup: 1, 1,000, ... segments exist. They stay until the last level is done, for all peers at once.
 func keysGroup(all []*peer, pl plan) *group {
 	g := &group{ID: "keys", Title: "Attach and detach, with so many keys in existence", Columns: levels(pl.keys)}
-	keys := map[string]string{}
-	scale(g, all, pl, pl.keys, func(p *peer, level, before int) ([]*process, error) {
-		// SysV segments are counted for the whole system: taking most of them would be at others' expense.
-		if limit := sysvSegments(); (p.id == "sysv") && level > limit/2 {
-			return nil, fmt.Errorf("kernel.shmmni allows %d in the whole system", limit)
+	withScalable(all, "attach", g)
+	g.measure = func(ctx context.Context, g *group, _ int) {
+		var keepers []*process
+		defer func() { endAll(keepers) }()
+		before := 0
+		for _, level := range pl.keys {
+			keys := map[string]string{}
+			for _, r := range g.Rows {
+				if r.Err != "" || ctx.Err() != nil {
+					continue
+				}
+				// SysV segments are counted for the whole system: taking most of them would be at others' expense.
+				if limit := sysvSegments(); r.Peer == "sysv" && level > limit/2 {
+					r.Err = fmt.Sprintf("%d: kernel.shmmni allows %d in the whole system", level, limit)
+					continue
+				}
+				key := newKey()
+				k, err := keep(r.of, "hold", option("key", key), option("n", level-before))
+				if err != nil {
+					r.Err = fmt.Sprintf("%d: %v", level, err)
+					continue
+				}
+				keepers = append(keepers, k)
+				keys[r.Peer] = key + "-0"
+			}
+			before = level
+			for range pl.scaleReps {
+				g.round(ctx, pl, "attach", strconv.Itoa(level), keys)
+			}
 		}
-		keys[p.id] = newKey()
-		k, err := keep(p, option("key", keys[p.id]), option("n", level-before))
-		return []*process{k}, err
-	}, func(p *peer) string { return keys[p.id] + "-0" })
+	}
 	return g
+}
+
+func withScalable(all []*peer, op string, g *group) {
+	withPeers(slices.DeleteFunc(slices.Clone(all), func(p *peer) bool {
+		return p.id == "python" // 200 interpreters tell nothing new
+	}), op, g, nil)
+	g.withFloor()
 }
 
 func sysvSegments() int {
@@ -57,8 +141,8 @@ func sysvSegments() int {
 	return n
 }
 
-func keep(p *peer, args ...string) (*process, error) {
-	k, err := start(p, "hold", args...)
+func keep(p *peer, op string, args ...string) (*process, error) {
+	k, err := start(p, op, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -76,49 +160,4 @@ func levels(n []int) []column {
 		c = append(c, column{Key: strconv.Itoa(l), Title: count(float64(l)), format: duration})
 	}
 	return c
-}
-
-// scale lets the group raise each peer from level to level, and measures attaching at each.
-func scale(g *group, all []*peer, pl plan, levels []int, raise func(p *peer, level, before int) ([]*process, error), key func(*peer) string) {
-	var peers []*peer
-	for _, p := range all {
-		if p.can("attach") && p.id != "python" { // 200 interpreters tell nothing new
-			peers = append(peers, p)
-			g.add(p, nil)
-		}
-	}
-	g.measure = func(ctx context.Context, g *group, _ int) {
-		var keepers []*process
-		defer func() { endAll(keepers) }()
-		before := 0
-		stopped := map[*peer]bool{}
-		for _, level := range levels {
-			for _, p := range peers {
-				if stopped[p] || ctx.Err() != nil {
-					continue
-				}
-				more, err := raise(p, level, before)
-				keepers = append(keepers, more...)
-				if err != nil {
-					g.row(p.id).Err, stopped[p] = fmt.Sprintf("%d: %v", level, err), true
-				}
-			}
-			before = level
-			column := strconv.Itoa(level)
-			for range pl.scaleReps {
-				for _, p := range peers {
-					if stopped[p] || ctx.Err() != nil {
-						continue
-					}
-					v, err := benched(job{peer: p, op: "attach", args: []string{option("key", key(p)), option("ms", pl.bench)}})
-					r := g.row(p.id)
-					if err != nil {
-						r.Err = err.Error()
-						continue
-					}
-					r.Values[column] = append(r.Values[column], v["op"])
-				}
-			}
-		}
-	}
 }

@@ -16,9 +16,10 @@ import (
 	"sync"
 )
 
-// The sources travel inside the program, so that it does not matter where it is run.
+// The sources travel inside the program, so that it does not matter where it is run: of the programs in other languages,
+// and of this one, to build it with another version of the library.
 //
-//go:embed src
+//go:embed src *.go
 var sources embed.FS
 
 // peer is something that is measured: how to run it, and what it can do.

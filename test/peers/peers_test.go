@@ -40,9 +40,11 @@ func TestEveryPeerAnswers(t *testing.T) {
 	pl := quickPlan()
 	pl.bench, pl.contend2, pl.pings = 1, 5, 10
 	pl.payloads = map[int]int{64: 10}
+	pl.asked, pl.waiters, pl.waiting = []int{1, 3}, 2, 1
 	for _, g := range []*group{
 		lockGroup(all, pl), contendGroup(all, 2, pl.contend2), attachGroup(all, pl, true), createGroup(all, pl),
 		changeGroup(all, pl), moveGroup(all, pl, 64), snapshotGroup(all, pl, 64), allocsGroup(all, pl),
+		askedGroup(all, pl), waitingGroup(all, pl, "lock"), waitingGroup(all, pl, "change"),
 	} {
 		g.runAll(t.Context(), 1)
 		for _, r := range g.Rows {
@@ -50,5 +52,27 @@ func TestEveryPeerAnswers(t *testing.T) {
 				t.Errorf("%s, %s: %s", g.ID, r.Name, r.Err)
 			}
 		}
+	}
+}
+
+// TestAnotherVersion measures the library beside itself, as it would beside another version.
+func TestAnotherVersion(t *testing.T) {
+	tmp, memory := t.TempDir(), t.TempDir()
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", "") // without compilers for other languages
+	all, _, err := findPeers(tmp, memory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", path)
+	if all, err = withBefore(all, "../..", tmp, memory); err != nil {
+		t.Fatal(err)
+	}
+	pl := quickPlan()
+	pl.bench = 1
+	g := createGroup(all, pl)
+	g.runAll(t.Context(), 1)
+	if c := changes([]*group{g}); len(c) != 1 || !(c[0].ratio > 0) {
+		t.Errorf("%+v: want one figure of each; rows say %q and %q", c, g.row(us).Err, g.row(earlier).Err)
 	}
 }

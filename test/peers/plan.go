@@ -14,7 +14,10 @@ type plan struct {
 	pings     int
 	polls     int
 	payloads  map[int]int // how many of a size are moved
-	attached  []int
+	attached  []int       // processes
+	asked     []int       // attachments
+	waiters   int
+	waiting   int // until a process that waits has settled, and for so long again
 	keys      []int
 	scaleReps int
 }
@@ -28,7 +31,8 @@ func fullPlan() plan {
 	return plan{
 		reps: 7, longReps: 3, bench: 60, contend1: 200, contend2: 1000, contend8: 2000, beside: 250, pings: 3000, polls: 8,
 		payloads: map[int]int{64: 30000, 4 * kib: 15000, mib: 300, 64 * mib: 6},
-		attached: []int{1, 10, 100, 200}, keys: []int{1, 1000, 10000}, scaleReps: 4,
+		attached: []int{1, 10, 200}, asked: []int{1, 200, 5000}, keys: []int{1, 1000, 10000}, scaleReps: 7,
+		waiters: 100, waiting: 4000,
 	}
 }
 
@@ -37,6 +41,7 @@ func quickPlan() plan {
 	return plan{
 		reps: 3, longReps: 1, bench: 20, contend1: 50, contend2: 400, contend8: 600, beside: 100, pings: 800, polls: 1,
 		payloads: map[int]int{64: 8000, 4 * kib: 4000, mib: 60, 64 * mib: 3},
-		attached: []int{1, 10, 100}, keys: []int{1, 1000}, scaleReps: 2,
+		attached: []int{1, 100}, asked: []int{1, 1000}, keys: []int{1, 1000}, scaleReps: 2,
+		waiters: 100, waiting: 500,
 	}
 }

@@ -34,6 +34,7 @@ func (r *report) print(w io.Writer) {
 	for _, g := range r.Groups {
 		g.print(w)
 	}
+	printChanges(w, changes(r.Groups))
 	printBars(w, r.Bars)
 }
 
@@ -135,7 +136,7 @@ func (g *group) beside(r *row) string {
 		ratio = 1 / ratio
 	}
 	switch {
-	case math.IsNaN(ratio):
+	case math.IsNaN(ratio) || ratio == 0:
 		return ""
 	case r.yardstick:
 		return fmt.Sprintf("%s of qshm's", percent(ratio))

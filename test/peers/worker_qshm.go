@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -26,6 +27,10 @@ var qshmPeer = goPeer{us, us, "", map[string]func(*worker) error{
 	"ping":     qshmPing,
 	"move":     qshmMove,
 	"allocs":   qshmAllocs,
+	"crowd":    qshmCrowd,
+	"asked":    qshmAsked,
+	"queue":    qshmQueue,
+	"await":    qshmAwait,
 }}
 
 // open attaches, or creates with create=1.
@@ -126,6 +131,75 @@ func comeAndGo(w *worker, come func() (*shm.Segment, error)) error {
 			}
 		}
 		return nil
+	})
+}
+
+// qshmCrowd keeps n attachments. It makes twice as many and detaches every other one: the kernel would put the locks of
+// neighbours together to one, as if they were few.
+func qshmCrowd(w *worker) error {
+	n := w.number("n", 1)
+	all := make([]*shm.Segment, 2*n)
+	for i := range all {
+		var err error
+		if i == 0 {
+			all[i], err = shm.Create(w.arg("key"), 4096, shm.MaxAttachments(2*n))
+		} else {
+			all[i], err = shm.Attach(w.arg("key"))
+		}
+		if err != nil {
+			return err
+		}
+		defer func() { _ = all[i].Close() }()
+	}
+	for i := 1; i < len(all); i += 2 {
+		if err := all[i].Detach(); err != nil {
+			return err
+		}
+	}
+	return w.measure(func(int64) (figures, error) { return figures{N: int64(n)}, nil })
+}
+
+// qshmAsked finds out that somebody is attached: a segment in use cannot be created.
+func qshmAsked(w *worker) error {
+	key := w.arg("key")
+	return w.bench(func(n int) error {
+		for range n {
+			if _, err := shm.Create(key, 4096); !errors.Is(err, shm.ErrExist) {
+				return fmt.Errorf("create a segment in use: %v", err)
+			}
+		}
+		return nil
+	})
+}
+
+// qshmQueue takes the lock, however long that takes, and keeps it until the end.
+func qshmQueue(w *worker) error {
+	s, err := w.open(4096)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	return w.measure(func(int64) (figures, error) { return figures{N: 1}, s.Lock() })
+}
+
+// qshmAwait waits for a change that does not come.
+func qshmAwait(w *worker) error {
+	s, err := w.open(4096)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	return w.measure(func(int64) (figures, error) {
+		go func() {
+			w.waitForEnd()
+			cancel()
+		}()
+		if _, err := s.Wait(ctx, s.Version()); !errors.Is(err, context.Canceled) {
+			return figures{}, fmt.Errorf("wait for a change that does not come: %v", err)
+		}
+		return figures{N: 1}, nil
 	})
 }
 

@@ -1,58 +1,83 @@
-/* The floor of create and destroy: the files and kernel locks that qshm has for a segment whose creator can be told
- * to have died, by system calls alone. A presence, and the segment itself, each made and locked; with the last detach
- * the segment's lock is taken once more. What C keeps open and maps once, qshm opens and maps twice. */
+/* The floor of attaching and creating: the file and the kernel locks that qshm has for a segment, by system calls
+ * alone. One file; an flock while it is made, found or removed, and a record lock far beyond its end for each slot.
+ * What C opens once, qshm opens twice. */
 #include <sys/file.h>
+#include <sys/resource.h>
 
 #include "shmfile.h"
 
+#define SLOTS ((off_t)1 << 40)
+
 struct seg {
 	char *data;
-	char path[560], live[560];
-	int fd, presence;
+	char path[560];
+	int fd;
 	size_t mapped;
+	off_t slot;
 };
 
 static void must(int result, const char *what) {
 	if (result < 0) fail(what, strerror(errno));
 }
 
-static int make(char *path, const char *key, const char *suffix) {
+static short record_lock(int fd, int cmd, short type, off_t start, off_t length) {
+	struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = SLOTS + start, .l_len = length};
+	must(fcntl(fd, cmd, &l), "fcntl");
+	return l.l_type;
+}
+
+static int anybody_else(int fd) { return record_lock(fd, F_OFD_GETLK, F_RDLCK, 0, 1 << 20) != F_UNLCK; }
+
+static struct stat lock_file(int fd) {
 	struct stat st;
-	snprintf(path, 560, "/dev/shm/%s%s", key, suffix);
-	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	must(fd, "open");
 	must(flock(fd, LOCK_EX | LOCK_NB), "flock");
 	must(fstat(fd, &st), "fstat");
-	return fd;
+	if (!st.st_nlink) fail("open", "removed");
+	return st;
 }
 
 static void seg_open(struct seg *s, const char *key, size_t size, int create) {
-	if (!create) fail("attach", "this is about creating");
-	s->fd = make(s->path, key, "");
-	s->presence = make(s->live, key, ".live");
-	s->mapped = size + 4096;
-	must(fallocate(s->fd, 0, 0, (off_t)s->mapped), "fallocate");
+	snprintf(s->path, sizeof s->path, "/dev/shm/%s", key);
+	s->fd = open(s->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT | O_EXCL : 0), 0600);
+	must(s->fd, "open");
+	s->mapped = (size_t)lock_file(s->fd).st_size;
+	if (create) {
+		s->mapped = size + 4096;
+		must(fallocate(s->fd, 0, 0, (off_t)s->mapped), "fallocate");
+	}
 	s->data = (char *)mmap(NULL, s->mapped, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
 	if (s->data == MAP_FAILED) fail("mmap", strerror(errno));
-	memset(s->data, 1, 600); /* the header */
+	if (create) memset(s->data, 1, 600); /* the header */
+	else if (s->data[0] != 1 || !anybody_else(s->fd)) fail("attach", "nobody is attached");
+	static int attached;
+	/* One of its own, without a table to look in: a process keeps its first at most. */
+	s->slot = create ? 0 : getpid() % 4096 * 256 + (attached++ ? 2 + attached % 254 : 1);
+	record_lock(s->fd, F_OFD_SETLK, F_WRLCK, s->slot, 1);
 	must(flock(s->fd, LOCK_UN), "unlock");
 }
 
 static void seg_close(struct seg *s) {
-	struct stat st;
-	must(flock(s->fd, LOCK_EX | LOCK_NB), "flock");
-	must(fstat(s->fd, &st), "fstat");
+	record_lock(s->fd, F_OFD_SETLK, F_UNLCK, s->slot, 1);
+	if (!anybody_else(s->fd)) {
+		lock_file(s->fd);
+		if (!anybody_else(s->fd)) must(unlink(s->path), "unlink");
+		must(flock(s->fd, LOCK_UN), "unlock");
+	}
 	munmap(s->data, s->mapped);
-	must(unlink(s->path), "unlink");
 	close(s->fd);
-	must(unlink(s->live), "unlink");
-	close(s->presence);
 }
 
 #include "peer_ops.h"
 
 static void peer_info(void) {
-	printf("{\"variant\":\"files\",\"name\":\"the same files and locks (C)\",\"version\":\"\",\"ops\":[\"create\"]}\n");
+	printf("{\"variant\":\"files\",\"name\":\"the same file and locks (C)\",\"version\":\"\",\"ops\":"
+	       "[\"hold\",\"attach\",\"create\"]}\n");
 }
 
-int main(int argc, char **argv) { return peer_main(argc, argv); }
+int main(int argc, char **argv) {
+	struct rlimit files;
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max; /* as Go does */
+	setrlimit(RLIMIT_NOFILE, &files);
+	return peer_main(argc, argv);
+}

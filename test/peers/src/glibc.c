@@ -63,7 +63,7 @@ static void seg_await(struct seg *s, int side, uint32_t *word, uint32_t v) {
 
 static void peer_info(void) {
 	printf("{\"variant\":\"glibc\",\"name\":\"glibc robust mutex\",\"version\":\"glibc %s\",\"ops\":"
-	       "[\"lock\",\"contend\",\"update\",\"snapshot\",\"hold\",\"attach\",\"create\",\"ping\",\"move\"]}\n",
+	       "[\"lock\",\"contend\",\"queue\",\"update\",\"snapshot\",\"hold\",\"attach\",\"create\",\"ping\",\"move\"]}\n",
 	       gnu_get_libc_version());
 }
 

@@ -80,6 +80,19 @@ static void do_contend(void) {
 	seg_close(&s);
 }
 
+/* Takes the lock, however long that takes, and keeps it until the end. */
+static void do_queue(void) {
+	static struct seg s;
+	seg_open(&s, arg("key", ""), 4096, number("create", 0));
+	if (wait_for_go() >= 0) {
+		seg_lock(&s);
+		printf("{\"n\":1}\n");
+		wait_for_end();
+		seg_unlock(&s);
+	}
+	seg_close(&s);
+}
+
 struct copy {
 	struct seg *s;
 	char *buf;
@@ -239,6 +252,7 @@ static int peer_main(int argc, char **argv) {
 #ifdef HAS_LOCK
 	else if (!strcmp(op, "lock")) do_lock();
 	else if (!strcmp(op, "contend")) do_contend();
+	else if (!strcmp(op, "queue")) do_queue();
 	else if (!strcmp(op, "update")) do_copy(op_update);
 	else if (!strcmp(op, "snapshot")) do_copy(op_snapshot);
 #endif

@@ -106,7 +106,7 @@ static void info(const char *variant, const char *name, const char *ops) {
 
 static void peer_info() {
 	const char *ops =
-	    "\"lock\",\"contend\",\"update\",\"snapshot\",\"hold\",\"attach\",\"create\",\"ping\",\"move\",\"clean\"";
+	    "\"lock\",\"contend\",\"queue\",\"update\",\"snapshot\",\"hold\",\"attach\",\"create\",\"ping\",\"move\",\"clean\"";
 #ifdef HAS_NATIVE_KEY
 	bool sysv = QSharedMemory::isKeyTypeSupported(QNativeIpcKey::Type::SystemV);
 	if (sysv) info("sysv", "Qt QSharedMemory (SysV)", ops);
