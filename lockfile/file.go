@@ -76,7 +76,7 @@ func Lock(ctx context.Context, path string) (*File, error) {
 // Lock polls, because a wait inside flock(2) cannot be ended by a context.
 const (
 	firstPoll = 50 * time.Microsecond
-	lastPoll  = time.Millisecond
+	lastPoll  = 10 * time.Millisecond
 )
 
 var openExisting = flock.SetFlag(os.O_RDWR | openFlags)
