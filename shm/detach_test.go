@@ -75,6 +75,38 @@ func TestDetachEndsWait(t *testing.T) {
 	}
 }
 
+// A sleep is interrupted, and does not only come to its end.
+func TestSleepsEndAtOnce(t *testing.T) {
+	for name, end := range map[string]func(seg *Segment, cancel func()) error{
+		"Detach":       func(seg *Segment, _ func()) error { return seg.Detach() },
+		"cancellation": func(_ *Segment, cancel func()) error { cancel(); return nil },
+	} {
+		best := time.Hour // of some tries: the machine may be busy
+		for range 3 {
+			store(t)
+			seg := create(t, key, 8)
+			ctx, cancel := context.WithCancel(context.Background())
+			result := make(chan error)
+			go func() {
+				_, err := seg.Wait(ctx, 0)
+				result <- err
+			}()
+			waitForListener(t, seg)
+			untilAsleep()
+			begin := time.Now()
+			if err := end(seg, cancel); err != nil {
+				t.Error(err)
+			}
+			<-result
+			best = min(best, time.Since(begin))
+			cancel()
+		}
+		if best > eventSlice/4 {
+			t.Errorf("Wait ended %v after the %s", best, name)
+		}
+	}
+}
+
 // Detach ends the calls of its own attachment only.
 func TestDetachLeavesOtherAttachmentsWaiting(t *testing.T) {
 	store(t)

@@ -174,6 +174,34 @@ func TestStoreThatJustSuffices(t *testing.T) {
 	wantFiles(t, dir)
 }
 
+func TestGrowInAFullStoreChangesNothing(t *testing.T) {
+	dir := smallStore(t, 1<<20)
+	seg := create(t, key, 1000, Dir(dir))
+	reader := attach(t, key, ReadOnly(), Dir(dir))
+	for _, size := range []int{1 << 20, 2 << 20, 100 << 20} {
+		wantError(t, seg.Grow(size), "grow", key, ErrNoSpace)
+		if info := must(os.Stat(seg.m.path))(t); info.Size() != int64(seg.m.dataOff)+1000 || seg.Size() != 1000 || reader.Size() != 1000 {
+			t.Errorf("the file has %d bytes, the segment %d and %d, want as before", info.Size(), seg.Size(), reader.Size())
+		}
+	}
+	if err := seg.Grow(1 << 19); err != nil || seg.Size() != 1<<19 || reader.Size() != 1<<19 {
+		t.Errorf("%v, sizes %d and %d, want %d", err, seg.Size(), reader.Size(), 1<<19)
+	}
+}
+
+// Memory that Grow adds is allocated, also to a Sparse segment.
+func TestGrowAllocates(t *testing.T) {
+	dir := smallStore(t, 1<<20)
+	seg := create(t, key, 1000, Sparse(), Dir(dir))
+	if err := seg.Grow(1 << 19); err != nil {
+		t.Fatal(err)
+	}
+	fillUp(t, dir)
+	for i := range seg.Data()[1000:] {
+		seg.Data()[1000+i] = 1
+	}
+}
+
 func TestFullStoreLetsAttachAndDetach(t *testing.T) {
 	dir := smallStore(t, 1<<20)
 	create(t, key, 1<<19, Dir(dir))

@@ -57,6 +57,9 @@ func init() {
 		}))
 		return err
 	}
+	extra["add"] = func(c *child, _ context.Context, r request, _ *answer) error {
+		return c.segment(r.Handle).Update(func(data []byte) error { data[0]++; return nil })
+	}
 	// work takes jobs, the number at offset 0, until there is a negative one, and
 	// counts those done at offset 8.
 	extra["work"] = func(c *child, ctx context.Context, r request, a *answer) error {
@@ -244,7 +247,7 @@ func TestUpdateWhenOutlivesADeadWorker(t *testing.T) {
 		t.Fatalf("the victim: %v", err)
 	}
 	if !waiting.must().OK {
-		t.Error("the next worker is not told that the lock was abandoned")
+		t.Error("Abandoned is false for the next worker")
 	}
 }
 

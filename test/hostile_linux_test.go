@@ -19,8 +19,8 @@ import (
 	"qshm/shm"
 )
 
-// What an adversary, or an administrator, does to processes and stores: nobody is
-// robbed, nobody is kept alive, and every wait ends.
+// What an adversary or an administrator can do to processes and stores: no process takes
+// the lock from a live owner, no dead process counts as alive, and every wait ends.
 
 func init() {
 	extra["chroot"] = func(_ *child, _ context.Context, r request, _ *answer) error {
@@ -29,7 +29,7 @@ func init() {
 	extra["setuid"] = func(_ *child, _ context.Context, r request, _ *answer) error {
 		return syscall.Setuid(r.N)
 	}
-	// holdfilelock takes the file lock of a segment as a user may who can only read it.
+	// holdfilelock takes the file lock of a segment as a user who can only read the file can.
 	extra["holdfilelock"] = func(_ *child, _ context.Context, r request, _ *answer) error {
 		fd, err := syscall.Open(string(r.Data), syscall.O_RDONLY, 0)
 		if err == nil {
@@ -87,9 +87,6 @@ func init() {
 		}
 		return nil
 	}
-	extra["add"] = func(c *child, _ context.Context, r request, _ *answer) error {
-		return c.segment(r.Handle).Update(func(data []byte) error { data[0]++; return nil })
-	}
 	// goroutines waits until there are n goroutines, all of which wait.
 	extra["goroutines"] = func(_ *child, _ context.Context, r request, _ *answer) error {
 		for runtime.NumGoroutine() < r.N {
@@ -128,7 +125,7 @@ func needRoot(t *testing.T) {
 // file is the path of a key's file, for a request.
 func (st *store) file(key string) []byte { return []byte(st.path(key)) }
 
-func TestProcessInAChrootRobsNobody(t *testing.T) {
+func TestProcessInAChrootSeesALiveOwner(t *testing.T) {
 	needRoot(t)
 	st := newStore(t)
 	owner, prisoner := st.start(), st.start()
@@ -149,7 +146,7 @@ func TestProcessInAChrootRobsNobody(t *testing.T) {
 	st.wantFiles()
 }
 
-func TestProcessInAChrootSeesTheDead(t *testing.T) {
+func TestProcessInAChrootSeesADeadOwner(t *testing.T) {
 	needRoot(t)
 	needRecordLocks(t)
 	st := newStore(t)
@@ -171,7 +168,7 @@ func TestProcessInAChrootSeesTheDead(t *testing.T) {
 	st.wantFiles()
 }
 
-func TestEmptyingTheStoreRobsNobody(t *testing.T) {
+func TestOwnerKeepsTheLockInAnEmptiedStore(t *testing.T) {
 	st := newStore(t)
 	owner, other := st.start(), st.start()
 	mine, theirs := owner.create("k", 64), other.attach("k")
@@ -196,7 +193,7 @@ func TestEmptyingTheStoreRobsNobody(t *testing.T) {
 	fresh.detach()
 }
 
-func TestDeadAreFoundAfterSetuid(t *testing.T) {
+func TestDeadProcessIsFoundAfterSetuid(t *testing.T) {
 	needRoot(t)
 	needRecordLocks(t)
 	st := newStore(t)
@@ -224,7 +221,7 @@ func TestDeadAreFoundAfterSetuid(t *testing.T) {
 
 // A user who may read a segment's file can hold its file lock: calls that need it end
 // with an error that says so.
-func TestHeldFileLockDelaysNobodyForEver(t *testing.T) {
+func TestWaitForAHeldFileLockIsBounded(t *testing.T) {
 	st := newStore(t)
 	owner, stranger, newcomer := st.start(), st.start(), st.start()
 	mine := owner.create("k", 64)
@@ -254,10 +251,10 @@ func TestHeldFileLockDelaysNobodyForEver(t *testing.T) {
 }
 
 // A user who may read a segment's file can put shared locks on the slots. That keeps
-// newcomers out; it keeps nobody alive, and does not hinder a take-over.
-func TestReadersLocksKeepNobodyAlive(t *testing.T) {
+// newcomers out. No process counts as alive because of them, and a take-over works.
+func TestSharedLocksKeepNoSlotAlive(t *testing.T) {
 	if slotLocks() == lockfile.SiblingFiles {
-		t.Skip("about record locks")
+		t.Skip("the test is about record locks")
 	}
 	st := newStore(t)
 	owner, other, stranger := st.start(), st.start(), st.start()

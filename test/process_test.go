@@ -37,6 +37,7 @@ const (
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
+	lockfile.Patience = patience // an emulator with a hundred processes is slow
 	switch os.Getenv(envChild) {
 	case "":
 	case "orphan":

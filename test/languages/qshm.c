@@ -717,6 +717,7 @@ static bool find(const char *key, uint64_t bytes)
 		}
 		if (bytes == 0)
 			fail(exit_none, "%s: every process that was attached has exited", segment_path);
+		flock(file, LOCK_UN); // closing is not enough: a mapping keeps the lock
 		close(file);
 	}
 }
