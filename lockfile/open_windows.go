@@ -25,7 +25,13 @@ func open(path string, flag int) (*os.File, error) {
 	if flag == os.O_RDWR {
 		access |= windows.GENERIC_WRITE
 	}
-	return openShared(path, access, windows.FILE_SHARE_DELETE, windows.FILE_ATTRIBUTE_NORMAL)
+	// For a moment, a process that takes the file lock or removes the file does not share it.
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		file, err := openShared(path, access, windows.FILE_SHARE_DELETE, windows.FILE_ATTRIBUTE_NORMAL)
+		if !isSharingViolation(err) || time.Since(start) > time.Second {
+			return file, err
+		}
+	}
 }
 
 // openShared opens a file so that others may read and write it, and do what else share

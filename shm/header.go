@@ -187,6 +187,7 @@ type contents struct {
 	info fs.FileInfo
 	file lockfile.ID
 	half bool // half-made: its creator has died before it was a segment, or is at work
+	live bool // its state is live
 }
 
 // readContents reads the header of a file that may be anything, without its first
@@ -208,6 +209,7 @@ func readContents(file *os.File, key string) (c contents, err error) {
 		c.half = true
 		return c, nil
 	}
+	c.live = h.state.Load() == stateLive
 	if c.half, err = zeros(file, c.info.Size()); c.half || err != nil {
 		return c, err
 	}

@@ -138,9 +138,9 @@ func otherProcess(t testing.TB, seg *Segment) *Segment {
 	return newSegment(&target{key: seg.key}, m, i)
 }
 
-// die releases the slot locks of an attachment that otherProcess made, as the kernel
-// does when a process dies: the slots and the lock word stay as they are.
-func die(seg *Segment) { seg.m.locks.Close() }
+// die ends an attachment that otherProcess made as the death of its process would: the
+// slot locks are released, and the slot and the lock word stay as they are.
+func die(seg *Segment) { seg.m.close() }
 
 // asNewProcess calls f as if this process were not attached to any segment yet.
 func asNewProcess(f func()) {

@@ -90,6 +90,9 @@ func (t *target) open(size int, mayCreate, mayAttach bool) (*Segment, bool, erro
 		}
 		switch {
 		case create && errors.Is(err, fs.ErrExist):
+			if c, ok := t.inUse(); ok && !mayAttach {
+				return nil, false, t.fail(exists(c.created))
+			}
 			create = false
 			continue
 		case !create && mayCreate && errors.Is(err, fs.ErrNotExist):
@@ -114,6 +117,23 @@ func (t *target) open(size int, mayCreate, mayAttach bool) (*Segment, bool, erro
 			return nil, false, t.fail(t.notExist("its file in %s was not finished, or was truncated"))
 		}
 	}
+}
+
+// inUse reports whether a live segment is at the path to which a process is attached.
+// It does not need the file lock: state and slot locks are looked at in this order.
+func (t *target) inUse() (c contents, ok bool) {
+	file, err := lockfile.Open(t.path, os.O_RDONLY)
+	if err != nil {
+		return c, false
+	}
+	if c, err = readContents(file, t.key); err == nil && c.live {
+		if locks, err := lockfile.NewSlots(file, c.locks, c.slots, c.shape.id); err == nil {
+			defer locks.Close()
+			return c, locks.Atomic() && locks.OthersHold(nil)
+		}
+	}
+	file.Close()
+	return c, false
 }
 
 func (t *target) notExist(format string) error {
@@ -160,7 +180,7 @@ func (t *target) attachAgain(mayAttach bool) (*Segment, error) {
 		return nil, nil
 	}
 	if !mayAttach {
-		return nil, t.fail(exists(m))
+		return nil, t.fail(exists(m.created))
 	}
 	if !m.locks.Atomic() {
 		return nil, nil
@@ -176,9 +196,9 @@ func (t *target) attachAgain(mayAttach bool) (*Segment, error) {
 	return newSegment(t, m, i), nil
 }
 
-func exists(m *mapping) error {
+func exists(created int64) error {
 	return fmt.Errorf("%w, created %s; attach to it, or remove it to start anew",
-		ErrExist, time.Unix(0, m.created).Format(time.DateTime))
+		ErrExist, time.Unix(0, created).Format(time.DateTime))
 }
 
 // enter creates the segment in the file whose lock f is held, or attaches to it,
@@ -211,7 +231,7 @@ func (t *target) enter(f *lockfile.File, want shape, created, mayCreate, mayAtta
 		t.replaced = &info
 		return nil, false, t.destroy(m, f, !used)
 	case !mayAttach:
-		err := exists(m)
+		err := exists(m.created)
 		return nil, false, errors.Join(err, t.lookAgain(m, f))
 	}
 	return t.attachIn(f, m)
