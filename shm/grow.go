@@ -88,6 +88,10 @@ func (m *mapping) growLocked(size int) (err error) {
 		m.file.Truncate(info.Size())
 		return err
 	}
+	if m.head.magic != magic { // another program has truncated the file to nothing: leave it so, not zeros
+		m.file.Truncate(0)
+		return fmt.Errorf("%w any more: another program has truncated %s", ErrCorrupt, m.path)
+	}
 	failpoint.At("publish_size")
 	m.head.size.Store(uint64(size)) // [publish_size]
 	return nil
