@@ -17,12 +17,12 @@ explore() {
 	local build=-DSAFETY run=
 	if [ "$2" = live ]; then build="-DNP -DNFAIR=4" run="-l -f"; fi
 	rm -rf "$work/x"; mkdir "$work/x"
-	if ! (cd "$work/x" && cp "$here/$1.pml" . && spin -a $3 "$1.pml" && gcc ${optimize:--O2} -w -DMEMLIM=8000 $build -o pan pan.c) >"$work/log" 2>&1; then
+	if ! (cd "$work/x" && cp "$here/$1.pml" . && spin -a $3 "$1.pml" && gcc ${optimize:--O2} -w ${compress--DCOLLAPSE} -DMEMLIM=11000 $build -o pan pan.c) >"$work/log" 2>&1; then
 		cat "$work/log" >&2
 		exit 2
 	fi
 	local start=$SECONDS
-	(cd "$work/x" && exec ./pan -w24 -m1000000 $run) >"$work/log" 2>&1
+	(cd "$work/x" && exec ./pan -w24 -m2000000 $run) >"$work/log" 2>&1
 	seconds=$((SECONDS - start))
 	states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' "$work/log")
 	result=$(sed -n 's/^pan:1: \(.*\) (at depth.*/\1/p' "$work/log" | head -1 | cut -c1-60)

@@ -26,7 +26,7 @@
 #define S 2                /* slots */
 #endif
 #ifndef MOVES
-#define MOVES 0            /* second attachments and take-overs of an attached process, in a round */
+#define MOVES 0            /* second attachments of an attached process, in a round */
 #endif
 /* REFS: the reference count, which decides nothing. SIBLINGS: the slot locks are sibling files: the
    question whether a process is attached is one for each slot that is taken, and a second attachment
@@ -113,6 +113,11 @@ inline gc(i) {
 	:: else
 	fi
 }
+#ifdef STICKY
+#define USED(u) used = u
+#else
+#define USED(u) skip
+#endif
 /* no attached process loses its file */
 inline check_unlink() {
 	k = 1; do
@@ -157,6 +162,9 @@ proctype P(byte me) {
 	bool made = 0;             /* I am making the segment */
 	bool other = 0;            /* the file lock that I hold is not that of my segment's file */
 	bool unused = 0;
+#ifdef STICKY
+	bool used = 0;             /* processes are attached to the file that I unlink */
+#endif
 
 	if :: me > N -> (done == N) :: else fi;
 again:
@@ -209,17 +217,17 @@ examine:
 	if OR_DIE
 	:: atomic { CREATES && state[my] == EMPTY -> made = 1; state[my] = MAKING; goto claim }	/* [write_header] [allocate] [map] */
 #ifdef STICKY                      /* another user's empty file is removed, if that is permitted */
-	:: atomic { CREATES && state[my] == EMPTY -> goto unlink }
+	:: atomic { CREATES && state[my] == EMPTY -> USED(0); goto unlink }
 #endif
 #ifdef M_REMOVE_NO_STATE
 	:: atomic { op == REMOVE -> goto unlink }
 #else
-	:: atomic { op == REMOVE -> if :: state[my] != EMPTY -> state[my] = REMOVED; removed[my] = 1 :: else fi; goto unlink }	/* [removed] */
+	:: atomic { op == REMOVE && ATTACHED && state[my] == LIVE -> state[my] = REMOVED; removed[my] = 1; USED(1); goto unlink }	/* [removed] */
 #endif
-	:: atomic { op != REMOVE && !(CREATES && state[my] == EMPTY) ->
+	:: atomic { !(op == REMOVE && ATTACHED && state[my] == LIVE) && !(CREATES && state[my] == EMPTY) ->
 		made = 0;
 		if
-		:: STATE_OK && ATTACHED ->
+		:: op != REMOVE && STATE_OK && ATTACHED ->
 			if
 			:: op == OPEN || op == ATTACH -> goto claim
 			:: op == CREATE || op == SWEEP -> goto let_go           /* exists; not garbage */
@@ -227,7 +235,12 @@ examine:
 #ifdef M_EMPTY_STAYS               /* a call that only attaches leaves an empty file alone */
 		:: else -> if :: state[my] == EMPTY && op == ATTACH -> flk[my] = 0; goto again :: else -> goto dead fi
 #else
-		:: else -> if :: state[my] == EMPTY || state[my] == MAKING -> goto unlink :: else -> goto dead fi
+		:: else ->
+			if
+			:: state[my] == EMPTY || state[my] == MAKING -> USED(0); goto unlink
+			:: state[my] != EMPTY && state[my] != MAKING && ATTACHED -> USED(1); goto unlink	/* a Remove has died */
+			:: else -> goto dead
+			fi
 #endif
 		fi
 	   }
@@ -243,17 +256,22 @@ claim:	/* a slot whose lock can be had; with the file lock held, or another atta
 	if OR_DIE
 	:: atomic { true ->
 		if
-		:: made -> s = 1
-		:: !made && SLK(0) == 0 -> s = 1
+		:: SLK(0) == 0 -> s = 1
 		:: !made && SLK(S-1) == 0 -> s = S
+		:: made && SLK(0) != 0 && SLK(S-1) == 0 -> s = S         /* a dying process still has the first */
 #if S == 3
 		:: !made && SLK(1) == 0 -> s = 2
 #endif
 #ifdef FAILS                       /* or another error; or the slots were taken one after the other */
 		:: own == 0 && !made && me <= N -> unused = 1; goto let_go
-		:: made && me <= N -> goto unlink                       /* [allocate] has failed, for instance */
+		:: made && me <= N -> USED(0); goto unlink              /* [allocate] has failed, for instance */
 #endif
-		:: else -> if :: own != 0 -> goto unlock_file :: else -> goto let_go fi  /* all taken */
+		:: else ->                                               /* all taken */
+			if
+			:: own != 0 -> goto unlock_file
+			:: own == 0 && !made -> goto let_go
+			:: own == 0 && made -> assert(me <= N); USED(0); goto unlink
+			fi
 		fi;
 		SLK(s-1) = me; transit[me] = 1
 	   }
@@ -323,30 +341,8 @@ attached:
 	if OR_DIE
 	:: true -> goto detach
 #if MOVES > 0
-	:: atomic { me <= N && moves < MOVES && two == 0 -> moves++; goto second }
-	:: atomic { me <= N && moves < MOVES && DEADSLOT(0) -> moves++; s = 1; goto claim_dead }
-	:: atomic { me <= N && moves < MOVES && DEADSLOT(S-1) -> moves++; s = S; goto claim_dead }
+	:: atomic { me <= N && moves < MOVES && two == 0 -> moves++ }
 #endif
-	fi;
-#if MOVES > 0
-claim_dead:	/* the lock word's owner has died: see lock.pml */
-	if OR_DIE
-	:: atomic { SLK(s-1) == 0 -> SLK(s-1) = me; transit[me] = 1 }
-	:: atomic { SLK(s-1) != 0 -> s = 0; goto attached }
-	fi;
-recover_slot_dead:
-	if OR_DIE
-	:: atomic { SLOT(s-1) == 0 -> goto release_dead }
-	:: atomic { SLOT(s-1) != 0 -> CHECK_DEAD(s-1); SLOT(s-1) = 0 }
-	fi;
-#ifdef REFS
-	if OR_DIE
-	:: atomic { refs[my]--; check_refs() }
-	fi;
-#endif
-release_dead:
-	if OR_DIE
-	:: atomic { SLK(s-1) = 0; transit[me] = 0; s = 0; goto attached }
 	fi;
 second:	/* another attachment of this process */
 	if OR_DIE
@@ -363,7 +359,6 @@ second:	/* another attachment of this process */
 	:: atomic { path == my && state[my] == LIVE -> goto claim }
 	:: atomic { path != my || state[my] != LIVE -> goto unlock_file }
 	fi;
-#endif
 #endif
 
 detach:
@@ -406,7 +401,7 @@ release_slot:
 		if :: !made && two == 0 && unused -> unused = 0; goto file_lock_last :: !made && two == 0 && !unused -> goto again :: else fi;
 #endif
 		if
-		:: made -> goto unlink                                   /* Init has failed */
+		:: made -> USED(0); goto unlink                          /* Init has failed */
 #ifndef M_FORGETS_OWN
 		:: !made && two != 0 -> own = two; two = 0; goto attached    /* not the last of this process */
 #else
@@ -520,10 +515,10 @@ let_go_other:
 last:
 	op = 0;
 dead:
+	USED(0);
 #ifndef M_NO_DEAD
 	if OR_DIE
-	:: atomic { state[my] == REMOVED -> goto unlink }       /* a Remove died before it had removed the file */
-	:: atomic { state[my] != REMOVED -> state[my] = DEAD }
+	:: state[my] = DEAD
 	fi;
 #endif
 unlink:
@@ -537,8 +532,14 @@ unlink:
 #ifdef M_TRUNCATE_IN_USE
 	:: atomic {
 #else
-	:: atomic { ANYSEEN -> flk[my] = 0; goto again }         /* an error: processes are attached, a Remove has failed or died */
-	:: atomic { !ANYSEEN ->
+	:: atomic { used -> if :: op == REMOVE -> state[my] = LIVE; removed[my] = 0 :: else fi;	/* an error */
+#ifdef M_NO_LOOK_AGAIN_STICKY
+		flk[my] = 0; goto again
+#else
+		goto let_go
+#endif
+	   }
+	:: atomic { !used ->
 #endif
 		k = 1; do
 		:: k > N+1 -> break
@@ -552,7 +553,7 @@ unlink:
 	fi;
 
 crash:
-	atomic { crashes++; alive[me] = false; transit[me] = (my != 0); s = 0; own = 0; two = 0; op = 0; made = 0; other = 0; unused = 0; moves = 0; r = 0; att[me] = 0; natt[me] = 0 };
+	atomic { crashes++; alive[me] = false; USED(0); transit[me] = (my != 0); s = 0; own = 0; two = 0; op = 0; made = 0; other = 0; unused = 0; moves = 0; r = 0; att[me] = 0; natt[me] = 0 };
 vanish:
 #ifdef ATOMIC_DEATH
 	atomic {
@@ -575,7 +576,7 @@ fin:
 	atomic {
 		r = 0;
 #ifdef STICKY
-#define NOTHING (path == 0 || state[path] == EMPTY || state[path] == REMOVED)
+#define NOTHING (path == 0 || state[path] == EMPTY )
 #else
 #define NOTHING (path == 0)
 #endif
@@ -583,7 +584,7 @@ fin:
 		:: me <= N -> done++; assert(!(done == N && crashes == 0 && !NOTHING))     /* without crashes nothing is left */
 			/* with crashes what is left is garbage */
 			k = 0; do :: k >= S -> break :: else -> assert(!(done == N && path != 0 && slk[path*S+k] != 0)); k++ od; k = 0
-		:: me > N -> assert(NOTHING)                            /* one more, and nothing is left */
+		:: me > N -> assert(NOTHING)                            /* one more, and nothing is left; STICKY: but an empty file */
 		fi
 	}
 }
