@@ -78,19 +78,18 @@ func (m *mapping) growLocked(size int) (err error) {
 	if err != nil || now >= size {
 		return err
 	}
-	info, err := m.file.Stat()
-	if err != nil {
-		return err
-	}
 	failpoint.At("allocate_more")
 	end := int64(m.dataOff) + int64(now)
+	info, err := m.file.Stat()
+	switch {
+	case err != nil:
+		return err
+	case info.Size() < end: // to make it longer would fill a truncated file with zeros
+		return fmt.Errorf("%w any more: another program has truncated %s", ErrCorrupt, m.path)
+	}
 	if err := allocate(context.Background(), m.file, m.dir(), end, int64(size-now)); err != nil { // [allocate_more]
 		m.file.Truncate(info.Size())
 		return err
-	}
-	if m.head.magic != magic { // another program has truncated the file to nothing: leave it so, not zeros
-		m.file.Truncate(0)
-		return fmt.Errorf("%w any more: another program has truncated %s", ErrCorrupt, m.path)
 	}
 	failpoint.At("publish_size")
 	m.head.size.Store(uint64(size)) // [publish_size]
