@@ -17,9 +17,7 @@ func traced(t *testing.T, st *store, prepare func(*proc) string, r request) map[
 	if err != nil {
 		t.Skip("strace is not installed: system calls are not counted")
 	}
-	if os.Getenv(envExec) != "" {
-		t.Skip("system calls are those of the emulator here")
-	}
+	needNative(t)
 	out := filepath.Join(t.TempDir(), "calls")
 	p := st.startAs([]string{strace, "-f", "-qq", "-c", "-U", "calls,name", "-o", out}, nil)
 	if prepare != nil {

@@ -95,6 +95,9 @@ func init() {
 		time.Sleep(100 * time.Millisecond)
 		return nil
 	}
+	extra["add"] = func(c *child, _ context.Context, r request, _ *answer) error {
+		return c.segment(r.Handle).Update(func(data []byte) error { data[0]++; return nil })
+	}
 	extra["updatewhen"] = func(c *child, ctx context.Context, r request, a *answer) error {
 		s := c.segment(r.Handle)
 		return s.UpdateWhen(ctx,
@@ -366,13 +369,6 @@ func (p *proc) switches() (n int) {
 		}
 	}
 	return n
-}
-
-func needNative(t *testing.T) {
-	t.Helper()
-	if os.Getenv(envExec) != "" {
-		t.Skip("the threads are those of the emulator here")
-	}
 }
 
 func TestThousandsOfGoroutinesWaitOnOneThread(t *testing.T) {

@@ -29,7 +29,8 @@ import (
 const (
 	envChild = "QSHM_TEST_CHILD"
 	envExec  = "QSHM_TEST_EXEC"
-	envSelf  = "QSHM_TEST_SELF" // a copy of the test binary that others can reach
+	envEmu   = "QSHM_TEST_EMULATOR" // set if the kernel starts the processes with an emulator
+	envSelf  = "QSHM_TEST_SELF"     // a copy of the test binary that others can reach
 )
 
 // patience bounds every call that must end. No test is about it: a process that
@@ -198,6 +199,15 @@ func (st *store) startAs(command, env []string) *proc {
 		t.Fatalf("a process did not start: %v\n%s", err, &p.stderr)
 	}
 	return p
+}
+
+// needNative skips a test of what the kernel reports about a process, which an emulator
+// falsifies.
+func needNative(t testing.TB) {
+	t.Helper()
+	if os.Getenv(envExec) != "" || os.Getenv(envEmu) != "" {
+		t.Skip("an emulator runs the processes")
+	}
 }
 
 var self = func() func(t testing.TB) string {

@@ -50,6 +50,7 @@ teach() {
 		skip "the kernel does not take the binfmt_misc rule for $arch"
 	}
 	runs || skip "programs for $arch do not start, even with binfmt_misc"
+	export QSHM_TEST_EMULATOR=qemu
 }
 
 work=$(mktemp -d)
