@@ -172,6 +172,7 @@ func TestProcessThatDiesInInitLeavesNothing(t *testing.T) {
 	if _, err := creator.try(request{Op: "createinit", Key: key("k"), N: 100, Data: []byte("die")}); !errors.Is(err, errEnded) {
 		t.Fatalf("create: %v", err)
 	}
+	creator.awaitEnd() // its locks are released one after another
 	if _, err := next.tryAttach("k"); !errors.Is(err, shm.ErrNotExist) {
 		t.Errorf("attach: %v", err)
 	}
