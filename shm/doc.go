@@ -32,8 +32,10 @@
 //   - More memory: [Segment.Grow]. Every attachment sees it at its next call.
 //   - In place, without a copy: [Segment.Data], [Value] and [Slice], with the lock
 //     held, or by atomic operations. Data begin on a page boundary.
-//   - Announce a change that was made by atomic operations: Update with a function
-//     that does nothing.
+//   - Announce a change that was made by atomic operations: [Segment.Notify].
+//   - Find out whether the owner of a part of the memory has died: [Segment.ID] and
+//     [Segment.Alive].
+//   - Messages, jobs and frames: package qshm/shm/stream.
 //   - Look and clean up: [Stat], [List], [Remove], [Sweep]. A program need not sweep:
 //     Create and Attach destroy the garbage in their way.
 //   - A program that must not start twice: package [qshm/shm/single].

@@ -99,6 +99,19 @@ func (s *Segment) ID() uint64 {
 	return s.m.attachmentID(s.slot)
 }
 
+// Alive reports whether the attachment with this ID, of any process, exists and its
+// process is alive. Processes that leave their ID in the memory, say as the owner of
+// a part of it, can so find out whether an owner is dead. It is one question to the
+// kernel. Alive reports false once s is detached.
+func (s *Segment) Alive(id uint64) bool {
+	if !s.enter() {
+		return false
+	}
+	defer s.leave()
+	i := slotOfID(s.m.shape.id, id)
+	return i >= 0 && i < len(s.m.slot) && s.m.attachmentID(i) == id && s.m.taken(i) && s.m.locks.Held(i)
+}
+
 func (m *mapping) attachmentID(i int) (id uint64) {
 	defer m.ignoreFault(debug.SetPanicOnFault(true))
 	return attachmentID(m.shape.id, m.slot[i].Load(), i)
@@ -112,6 +125,9 @@ func attachmentID(segment, w uint64, i int) uint64 {
 	}
 	return 1
 }
+
+// slotOfID returns the slot of the attachment that has this ID, or no slot.
+func slotOfID(segment, id uint64) int { return int((segment^id)&0xffff) - 1 }
 
 // Stat describes the segment under key. Only attachments of live processes are
 // counted. Stat changes nothing: a dead segment is reported as such.

@@ -294,8 +294,7 @@ func (s *Segment) await(ctx context.Context, start time.Time) error {
 }
 
 // Unlock releases the lock. It moves the version, unless the attachment is
-// read-only: other processes must assume that the data have changed. To announce
-// a change that was made without the lock, lock and unlock.
+// read-only: other processes must assume that the data have changed.
 //
 // Errors: ErrNotLocked, ErrDetached.
 func (s *Segment) Unlock() error {

@@ -77,6 +77,25 @@ func (s *Segment) Wait(ctx context.Context, since uint32) (now uint32, err error
 	return v, nil
 }
 
+// Notify moves the version and wakes the processes that wait for it, without taking
+// the lock: it announces a change that was made by atomic operations.
+//
+// Errors: ErrDetached, ErrReadOnly; ErrCorrupt if another program has truncated the
+// file to nothing.
+func (s *Segment) Notify() (err error) {
+	if s.readOnly {
+		return s.readOnlyError("notify")
+	}
+	if !s.enter() {
+		return fail("notify", s.key, ErrDetached)
+	}
+	defer s.finishCall("notify", debug.SetPanicOnFault(true), &err)
+	failpoint.At("notify")
+	s.head.word.Add(versionOne) // [notify]
+	s.m.signal()
+	return nil
+}
+
 // Changes yields the version as it is now, and then each time that it has moved,
 // until the loop breaks off. Changes during the loop's body are yielded as one. If
 // the context or the attachment ends, the last thing yielded is the error of Wait.
@@ -159,6 +178,7 @@ func (s *Segment) watchVersion(ctx context.Context, since uint32) (uint32, error
 	defer s.unwatch(w)
 	h := s.head
 	probed := time.Now()
+	deadline, hasDeadline := ctx.Deadline()
 	for spins := 0; ; {
 		ticket := s.m.eventWord.Ticket()
 		e := h.event.Load()
@@ -185,13 +205,20 @@ func (s *Segment) watchVersion(ctx context.Context, since uint32) (uint32, error
 			pause()
 			continue
 		}
-		if now := time.Now(); now.Sub(probed) >= eventSlice {
+		now := time.Now()
+		if now.Sub(probed) >= eventSlice {
 			probed = now
 			s.m.abandonIfDead(h.word.Load())
 			continue
 		}
+		limit := eventSlice
+		if hasDeadline {
+			if limit = min(limit, deadline.Sub(now)); limit <= 0 {
+				return since, context.DeadlineExceeded // the context's own timer is a little late
+			}
+		}
 		failpoint.At("listen")
-		s.m.eventWord.Sleep(ticket, e, eventSlice) // [listen]
+		s.m.eventWord.Sleep(ticket, e, limit) // [listen]
 	}
 }
 
