@@ -126,7 +126,7 @@ func (r *Subscription) deliver(rec record, again bool, err error) ([]byte, bool,
 		return nil, false, err
 	}
 	r.again = again
-	return r.s.ring.message(rec), true, nil
+	return r.s.ring.message(&rec), true, nil
 }
 
 // confirm marks the cursor of the member that has taken the message before w, in case

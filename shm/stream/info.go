@@ -69,7 +69,7 @@ func describe(seg *shm.Segment, r *ring) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{Capacity: int(r.capacity), Used: int(tail - head), Sent: r.sent.Load()}
+	info := Info{Capacity: int(r.capacity), Used: int(tail - head), Sent: r.sent}
 	for i := range r.writers {
 		if id := r.writers[i].Load(); id != 0 && seg.Alive(id) {
 			info.Writers++

@@ -25,8 +25,8 @@ type header struct {
 	_        [40]byte
 
 	tail atomic.Uint64 // the end of the newest message: a message counts from then on
-	last atomic.Uint64 // where a message begins, near the newest one: a hint
-	sent atomic.Uint64 // how many messages were sent
+	last atomic.Uint64 // where a message begins, not far before the newest one
+	sent uint64        // how many messages were sent
 	_    [40]byte
 
 	head  atomic.Uint64 // the oldest record that is still there
@@ -48,7 +48,7 @@ type header struct {
 // clear the owner if that has died.
 type cursor struct {
 	owner atomic.Uint64 // the attachment of the reader; 0: the cursor is free
-	pos   atomic.Uint64 // everything before it was read; of a member of a group, see memberWord
+	pos   atomic.Uint64 // everything before it was read, and perhaps more; of a member of a group, see memberWord
 	mode  atomic.Uint32 // modeAll, …, or modeGroup + the index of the group
 	pid   atomic.Uint32 // for people
 	_     [104]byte
@@ -167,6 +167,7 @@ func (r *ring) maxMessage() int { return int(r.capacity/2&^7) - recordHeader }
 // record is a record in the ring.
 type record struct {
 	pos, end uint64 // its position, and that of the next one
+	off      uint64 // where it is in the ring
 	length   int    // of the message; -1: padding
 	number   uint32 // of the message
 }
@@ -180,7 +181,7 @@ func (r *ring) at(pos, tail uint64) (record, bool) {
 	}
 	off := pos % r.capacity
 	w := r.words[off/8].Load()
-	rec := record{pos: pos, length: int(uint32(w)), number: uint32(w >> 32)}
+	rec := record{pos: pos, off: off, length: int(uint32(w)), number: uint32(w >> 32)}
 	size := r.capacity - off
 	if uint32(w) == padding {
 		rec.length = -1
@@ -193,9 +194,14 @@ func (r *ring) at(pos, tail uint64) (record, bool) {
 	return rec, size <= left
 }
 
+// set writes the word of a record at an offset. It counts when tail says so.
+func (r *ring) set(off uint64, number, length uint32) {
+	binary.NativeEndian.PutUint64(r.bytes[off:], uint64(number)<<32|uint64(length))
+}
+
 // message returns the bytes of a record.
-func (r *ring) message(rec record) []byte {
-	off := rec.pos%r.capacity + recordHeader
+func (r *ring) message(rec *record) []byte {
+	off := rec.off + recordHeader
 	return r.bytes[off : off+uint64(rec.length) : off+uint64(rec.length)]
 }
 
@@ -210,12 +216,12 @@ func (r *ring) ends() (head, tail uint64, err error) {
 
 // copyMessage copies a message that a writer may be overwriting: what was copied
 // counts only if the oldest position has not passed it.
-func (r *ring) copyMessage(dst []byte, rec record) []byte {
+func (r *ring) copyMessage(dst []byte, rec *record) []byte {
 	n := (rec.length + 7) / 8 * 8
 	if cap(dst) < n {
 		dst = make([]byte, max(n, 2*cap(dst)))
 	}
 	dst = dst[:n]
-	copyWords(dst, r.words[(rec.pos%r.capacity+recordHeader)/8:], r.message(rec))
+	copyWords(dst, r.words[(rec.off+recordHeader)/8:], r.message(rec))
 	return dst[:rec.length]
 }

@@ -31,12 +31,11 @@ func (s *Stream) Send(ctx context.Context, message []byte) (err error) {
 	}
 	locked := false
 	defer s.finish("send", &s.section, &locked, debug.SetPanicOnFault(true), &err)
-	at, err := s.lockPlace(ctx, "send", len(message), &locked)
-	if err != nil {
+	if err := s.lockPlace(ctx, "send", len(message), &locked); err != nil {
 		return err
 	}
-	copy(s.ring.message(at.record), message)
-	s.publish(at)
+	copy(s.ring.message(&s.at.record), message)
+	s.publish()
 	locked = false
 	return s.unlock("send")
 }
@@ -52,7 +51,6 @@ func (s *Stream) unlock(op string) error {
 // not be used after Commit or Abort.
 type Reservation struct {
 	s  *Stream
-	at place
 	ok bool
 }
 
@@ -66,18 +64,17 @@ func (s *Stream) Reserve(ctx context.Context, n int) (r *Reservation, err error)
 	}
 	locked := false
 	defer s.finish("reserve", &s.section, &locked, debug.SetPanicOnFault(true), &err)
-	at, err := s.lockPlace(ctx, "reserve", n, &locked)
-	if err != nil {
+	if err := s.lockPlace(ctx, "reserve", n, &locked); err != nil {
 		return nil, err
 	}
 	locked = false // kept
-	s.reserve.at, s.reserve.ok = at, true
+	s.reserve.ok = true
 	return &s.reserve, nil
 }
 
 // Bytes returns the memory of the message, aligned to 8 bytes. What it holds is
 // arbitrary. It must not be used after Commit or Abort.
-func (r *Reservation) Bytes() []byte { return r.s.ring.message(r.at.record) }
+func (r *Reservation) Bytes() []byte { return r.s.ring.message(&r.s.at.record) }
 
 // Commit sends the message.
 //
@@ -101,83 +98,91 @@ func (r *Reservation) end(op string, send bool) (err error) {
 	}
 	r.ok = false
 	if send {
-		s.publish(r.at)
+		s.publish()
 	}
 	locked = false
 	return s.unlock(op)
 }
 
+// A reader with Latest looks for the newest message from last on, which is so far
+// behind at most, or one message.
+const hintDistance = 4096
+
 // place is where a message goes.
 type place struct {
 	record
-	tail uint64 // where the padding begins, if there is any; else record.pos
+	padding uint64 // where the padding before it begins; noPadding: there is none
 }
 
-// publish makes the message at p count. The caller holds the lock.
-func (s *Stream) publish(p place) {
-	r := s.ring
+const noPadding = 1<<64 - 1
+
+// publish makes the message at s.at count. The caller holds the lock.
+func (s *Stream) publish() {
+	r, p := s.ring, &s.at
 	failpoint.At("stream_padding")
-	if p.tail != p.pos {
-		r.words[p.tail%r.capacity/8].Store(padding) // [padding]
+	if p.padding != noPadding {
+		r.set(p.padding, 0, padding) // [padding]
 	}
 	failpoint.At("stream_record")
-	r.words[p.pos%r.capacity/8].Store(uint64(p.number)<<32 | uint64(p.length)) // [record]
+	r.set(p.off, p.number, uint32(p.length)) // [record]
 	failpoint.At("stream_tail")
 	r.tail.Store(p.end) // [tail]
 	failpoint.At("stream_sent")
-	r.last.Store(p.pos)
-	r.sent.Store(r.sent.Load() + 1)
+	r.sent++
+	if p.pos-r.last.Load() >= hintDistance {
+		r.last.Store(p.pos)
+	}
 	failpoint.At("stream_unlock")
 }
 
-// lockPlace takes the lock and finds the place of a message of n bytes. It sets
+// lockPlace takes the lock and finds the place of a message of n bytes, s.at. It sets
 // *locked if it has the lock, also with an error. The caller is in the section.
-func (s *Stream) lockPlace(ctx context.Context, op string, n int, locked *bool) (place, error) {
+func (s *Stream) lockPlace(ctx context.Context, op string, n int, locked *bool) error {
 	if n < 0 || n > s.ring.maxMessage() {
-		return place{}, fail(op, s.key, fmt.Errorf("%w: a message of %d bytes; a ring of %d takes up to %d", shm.ErrSize, n, s.ring.capacity, s.ring.maxMessage()))
+		return fail(op, s.key, fmt.Errorf("%w: a message of %d bytes; a ring of %d takes up to %d", shm.ErrSize, n, s.ring.capacity, s.ring.maxMessage()))
 	}
 	var wait *slice
 	for {
 		if err := s.lock(ctx, &s.section); err != nil {
-			return place{}, fail(op, s.key, err)
+			return fail(op, s.key, err)
 		}
 		*locked = true
 		err := s.becomeWriter()
 		if err != nil {
-			return place{}, fail(op, s.key, err)
+			return fail(op, s.key, err)
 		}
-		at, behind, err := s.findPlace(n)
+		behind, err := s.findPlace(n)
 		if err != nil {
-			return place{}, fail(op, s.key, err)
+			return fail(op, s.key, err)
 		}
 		if behind == nil {
-			return at, nil
+			return nil
 		}
 		*locked = false
 		if err := s.unlock(op); err != nil {
-			return place{}, err
+			return err
 		}
 		if wait == nil {
 			wait = newSlice(ctx)
 		}
 		err = s.section.blocking(func() error {
 			return s.seg.UpdateWhen(wait, func([]byte) bool {
-				_, behind, err = s.findPlace(n)
+				behind, err = s.findPlace(n)
 				return behind == nil || err != nil
 			}, func([]byte) error { return nil })
 		})
 		switch {
 		case err == nil:
 		case errors.Is(err, ErrClosed):
-			return place{}, fail(op, s.key, err)
+			return fail(op, s.key, err)
 		case wait.over(err):
 			if err := s.reap(ctx); err != nil {
-				return place{}, fail(op, s.key, err)
+				return fail(op, s.key, err)
 			}
 		case ctx.Err() != nil:
-			return place{}, fail(op, s.key, fmt.Errorf("%w while %s", err, s.describeReader(behind)))
+			return fail(op, s.key, fmt.Errorf("%w while %s", err, s.describeReader(behind)))
 		default:
-			return place{}, fail(op, s.key, err)
+			return fail(op, s.key, err)
 		}
 	}
 }
@@ -190,39 +195,41 @@ func (s *Stream) lock(ctx context.Context, sec *section) error {
 	return sec.blocking(func() error { return s.seg.LockContext(ctx) })
 }
 
-// findPlace finds the place of a message of n bytes and moves head out of its way. If
-// a reader is behind, it reports that reader instead. The caller holds the lock.
-func (s *Stream) findPlace(n int) (p place, behind *cursor, err error) {
-	r := s.ring
+// findPlace finds the place of a message of n bytes, s.at, and moves head out of its
+// way. If a reader is behind, it reports that reader instead. The caller holds the lock.
+func (s *Stream) findPlace(n int) (behind *cursor, err error) {
+	r, p := s.ring, &s.at
 	head, tail, err := r.ends()
 	if err != nil {
-		return place{}, nil, err
+		return nil, err
 	}
-	p = place{record{pos: tail, length: n, number: uint32(r.sent.Load())}, tail}
 	size := recordSize(n)
-	if left := r.capacity - tail%r.capacity; left < size {
-		p.pos += left
+	p.pos, p.off, p.length, p.number, p.padding = tail, tail%r.capacity, n, uint32(r.sent), noPadding
+	if left := r.capacity - p.off; left < size {
+		p.padding = p.off
+		p.pos, p.off = tail+left, 0
 	}
 	p.end = p.pos + size
 	if p.end-head <= r.capacity {
-		return p, nil, nil
+		return nil, nil
 	}
 	oldest := p.end - r.capacity
 	if oldest > r.floor.Load() || r.floor.Load() > tail {
 		if behind = s.lookForReaders(oldest, tail); behind != nil {
-			return place{}, behind, nil
+			return behind, nil
 		}
 	}
-	for head < oldest {
+	// A little more at once, so that not every message moves head.
+	for more := min(oldest+r.capacity/64, r.floor.Load()); head < oldest || head < more; {
 		rec, ok := r.at(head, tail)
 		if !ok {
-			return place{}, nil, errCorruptRing
+			return nil, errCorruptRing
 		}
 		head = rec.end
 	}
 	failpoint.At("stream_head")
 	r.head.Swap(head) // [head] before any byte of the old records is overwritten
-	return p, nil, nil
+	return nil, nil
 }
 
 // lookForReaders finds out how far the readers are. If one is behind oldest, it is

@@ -21,6 +21,7 @@ type Stream struct {
 	ring *ring
 
 	section section // calls that touch the memory
+	at      place   // where the next message goes; the lock guards it
 	reserve Reservation
 	writer  atomic.Int32 // the index in writers, plus 1; 0: not a writer
 

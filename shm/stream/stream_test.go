@@ -159,3 +159,21 @@ func BenchmarkSendNext(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkSendAlone(b *testing.B) {
+	w := open(b, b.TempDir(), 1<<20)
+	m := make([]byte, 64)
+	for b.Loop() {
+		w.Send(ctx, m)
+	}
+}
+
+func BenchmarkSendNextAlone(b *testing.B) {
+	w := open(b, b.TempDir(), 1<<20)
+	sub := subscribe(b, w)
+	m := make([]byte, 64)
+	for b.Loop() {
+		w.Send(ctx, m)
+		sub.Next(ctx)
+	}
+}

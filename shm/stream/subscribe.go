@@ -52,6 +52,7 @@ type Subscription struct {
 	group   int // the index of the group; -1: none
 
 	pos      uint64 // where the next record is; of a member, unused
+	told     uint64 // what the cursor says
 	seen     uint64 // records up to here count
 	number   uint32 // of the message expected next
 	lost     uint64
@@ -148,8 +149,8 @@ func (r *Subscription) begin(o options) error {
 	if r.mode == modeAll {
 		h.floor.Store(min(h.floor.Load(), start))
 	}
-	r.pos, r.seen = start, start
-	r.number = uint32(h.sent.Load())
+	r.pos, r.told, r.seen = start, start, start
+	r.number = uint32(h.sent)
 	if o.fromOldest {
 		r.number -= r.count(head, tail)
 	}
@@ -254,7 +255,9 @@ func (r *Subscription) Next(ctx context.Context) (message []byte, err error) {
 	}
 }
 
-// release ends the use of the message that Next has returned last.
+// release ends the use of the message that Next has returned last. A reader of its own
+// says so when a writer waits, when it has read an eighth of the ring, and before it
+// waits itself.
 func (r *Subscription) release() {
 	failpoint.At("stream_release")
 	if r.group >= 0 {
@@ -264,7 +267,8 @@ func (r *Subscription) release() {
 		}
 		return
 	}
-	if r.cursor.pos.Load() != r.pos {
+	if h := r.s.ring; r.pos != r.told && (r.pos == r.seen || r.pos-r.told >= h.capacity/8 || h.wanted.Load() != 0) {
+		r.told = r.pos
 		r.cursor.pos.Store(r.pos) // [advance]
 		r.tell(r.pos)
 	}
@@ -305,7 +309,7 @@ func (r *Subscription) pollAll() ([]byte, bool, error) {
 		r.pos = rec.end
 		if rec.length >= 0 {
 			r.number = rec.number + 1
-			return h.message(rec), true, nil
+			return h.message(&rec), true, nil
 		}
 	}
 }
@@ -345,9 +349,9 @@ func (r *Subscription) pollNew(ctx context.Context) ([]byte, bool, error) {
 			}
 		}
 		if newest.length >= 0 {
-			r.copied = h.copyMessage(r.copied, newest)
+			r.copied = h.copyMessage(r.copied, &newest)
 		}
-		r.cursor.pos.Store(pos) // orders the copy before the look, as a side effect
+		r.cursor.pos.Store(pos) // orders the copy before the look at head
 		if now := h.head.Load(); pos == tail && newest.length >= 0 && int64(newest.pos-now) >= 0 {
 			r.pos = tail
 			if lost := int32(newest.number - r.number); lost > 0 {

@@ -116,6 +116,8 @@ func run(s settings) error {
 	return nil
 }
 
+var messageSizes = []int{64, 4 * kib, 64 * kib, mib, 8 * mib}
+
 // groupsOf is the order of the tables.
 func groupsOf(all []*peer, pl plan, only string) []*group {
 	groups := []*group{
@@ -130,6 +132,18 @@ func groupsOf(all []*peer, pl plan, only string) []*group {
 	}
 	for _, size := range []int{64, 4 * kib, mib, 64 * mib} {
 		groups = append(groups, moveGroup(all, pl, size))
+	}
+	for _, size := range messageSizes {
+		groups = append(groups, messagesGroup(all, pl, size, 1, false))
+	}
+	for _, readers := range []int{2, 8} {
+		groups = append(groups, messagesGroup(all, pl, 64, readers, false))
+	}
+	for _, members := range []int{1, 2, 8} {
+		groups = append(groups, messagesGroup(all, pl, 64, members, true))
+	}
+	for _, size := range []int{64, 8 * mib} {
+		groups = append(groups, handGroup(all, pl, size))
 	}
 	for _, size := range []int{64, mib} {
 		groups = append(groups, snapshotGroup(all, pl, size))

@@ -14,6 +14,7 @@ type plan struct {
 	pings     int
 	polls     int
 	payloads  map[int]int // how many of a size are moved
+	messages  map[int]int // how many of a size are sent
 	attached  []int       // processes
 	asked     []int       // attachments
 	waiters   int
@@ -31,6 +32,7 @@ func fullPlan() plan {
 	return plan{
 		reps: 7, longReps: 3, bench: 60, contend1: 200, contend2: 1000, contend8: 2000, beside: 250, pings: 3000, polls: 8,
 		payloads: map[int]int{64: 30000, 4 * kib: 15000, mib: 300, 64 * mib: 6},
+		messages: map[int]int{64: 500_000, 4 * kib: 50_000, 64 * kib: 10_000, mib: 600, 8 * mib: 100},
 		attached: []int{1, 10, 200}, asked: []int{1, 200, 5000}, keys: []int{1, 1000, 10000}, scaleReps: 7,
 		waiters: 100, waiting: 4000,
 	}
@@ -41,6 +43,7 @@ func quickPlan() plan {
 	return plan{
 		reps: 3, longReps: 1, bench: 20, contend1: 50, contend2: 400, contend8: 600, beside: 100, pings: 800, polls: 1,
 		payloads: map[int]int{64: 8000, 4 * kib: 4000, mib: 60, 64 * mib: 3},
+		messages: map[int]int{64: 100_000, 4 * kib: 10_000, 64 * kib: 2000, mib: 100, 8 * mib: 20},
 		attached: []int{1, 100}, asked: []int{1, 1000}, keys: []int{1, 1000}, scaleReps: 2,
 		waiters: 100, waiting: 500,
 	}

@@ -21,7 +21,7 @@ import (
 const workerEnv = "QSHM_PEERS_WORKER"
 
 // goPeers are the peers that need no other language. Each describes itself and does the operations it names.
-var goPeers = []goPeer{qshmPeer, memcpyPeer, busyPeer, floorPeer, flockPeer, gofrsPeer, semopPeer, pipePeer, unixPeer, tcpPeer}
+var goPeers = []goPeer{qshmPeer, memcpyPeer, busyPeer, spinPeer, floorPeer, flockPeer, gofrsPeer, semopPeer, pipePeer, unixPeer, tcpPeer}
 
 type goPeer struct {
 	variant, name, version string

@@ -17,7 +17,7 @@ import (
 
 // The streams: what a program uses that shares no memory. Plain blocking descriptors, not Go's poller, so that each
 // is at its best.
-type stream struct {
+type connection struct {
 	in, out      int
 	path, second string // to be removed
 }
@@ -30,8 +30,8 @@ var (
 
 // streamOps are the operations that a stream alone can do. The connection is made after the runner's go, as the
 // side that creates must be ready before the other one starts.
-func streamOps(open func(path string, create bool) (connect func() (*stream, error), err error)) map[string]func(*worker) error {
-	with := func(body func(*worker, *stream) (figures, error)) func(*worker) error {
+func streamOps(open func(path string, create bool) (connect func() (*connection, error), err error)) map[string]func(*worker) error {
+	with := func(body func(*worker, *connection) (figures, error)) func(*worker) error {
 		return func(w *worker) error {
 			connect, err := open(lockPath(w.arg("key")), w.number("create", 0) == 1)
 			if err != nil {
@@ -47,33 +47,35 @@ func streamOps(open func(path string, create bool) (connect func() (*stream, err
 			})
 		}
 	}
-	return map[string]func(*worker) error{"ping": with(pingStream), "move": with(moveStream)}
+	return map[string]func(*worker) error{
+		"ping": with(pingStream), "move": with(moveStream), "messages": with(moveStream), "hand": with(pingStream),
+	}
 }
 
-func pingStream(w *worker, s *stream) (figures, error) {
+func pingStream(w *worker, s *connection) (figures, error) {
 	first := w.number("create", 0) == 1
 	var h hist
-	var b [8]byte
+	b := make([]byte, w.number("size", 8))
 	n := w.number("n", 1000)
 	for range n {
 		for _, mine := range []bool{first, !first} {
 			if mine {
-				binary.NativeEndian.PutUint64(b[:], uint64(w.now()))
-				if err := s.write(b[:]); err != nil {
+				binary.NativeEndian.PutUint64(b, uint64(w.now()))
+				if err := s.write(b); err != nil {
 					return figures{}, err
 				}
 				continue
 			}
-			if err := s.read(b[:]); err != nil {
+			if err := s.read(b); err != nil {
 				return figures{}, err
 			}
-			h.add(w.now() - int64(binary.NativeEndian.Uint64(b[:])))
+			h.add(w.now() - int64(binary.NativeEndian.Uint64(b)))
 		}
 	}
 	return figures{N: int64(n), Max: h.max, Hist: &h}, nil
 }
 
-func moveStream(w *worker, s *stream) (figures, error) {
+func moveStream(w *worker, s *connection) (figures, error) {
 	n, warm, send := w.number("n", 100), w.number("warm", 2), w.number("create", 0) == 1
 	b := make([]byte, w.number("size", 64))
 	for i := range b {
@@ -105,7 +107,7 @@ func moveStream(w *worker, s *stream) (figures, error) {
 	return figures{N: int64(n), Begin: begin, End: w.now(), Op: pace.each()}, nil
 }
 
-func (s *stream) write(b []byte) error {
+func (s *connection) write(b []byte) error {
 	for len(b) > 0 {
 		n, err := unix.Write(s.out, b)
 		if err != nil && !errors.Is(err, unix.EINTR) {
@@ -116,7 +118,7 @@ func (s *stream) write(b []byte) error {
 	return nil
 }
 
-func (s *stream) read(b []byte) error {
+func (s *connection) read(b []byte) error {
 	for len(b) > 0 {
 		n, err := unix.Read(s.in, b)
 		if n == 0 && err == nil {
@@ -130,7 +132,7 @@ func (s *stream) read(b []byte) error {
 	return nil
 }
 
-func (s *stream) close() {
+func (s *connection) close() {
 	_ = unix.Close(s.out)
 	if s.in != s.out {
 		_ = unix.Close(s.in)
@@ -143,7 +145,7 @@ func (s *stream) close() {
 }
 
 // A pipe between processes that are not parent and child has names: one for each direction.
-func openPipe(path string, create bool) (func() (*stream, error), error) {
+func openPipe(path string, create bool) (func() (*connection, error), error) {
 	names := [2]string{path + ".forth", path + ".back"}
 	if create {
 		for _, n := range names {
@@ -162,41 +164,41 @@ func openPipe(path string, create bool) (func() (*stream, error), error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{in: forth, out: back}
+	s := &connection{in: forth, out: back}
 	if create {
-		s = &stream{in: back, out: forth, path: names[0], second: names[1]}
+		s = &connection{in: back, out: forth, path: names[0], second: names[1]}
 	}
-	return func() (*stream, error) { return s, nil }, nil
+	return func() (*connection, error) { return s, nil }, nil
 }
 
-func openUnix(path string, create bool) (func() (*stream, error), error) {
+func openUnix(path string, create bool) (func() (*connection, error), error) {
 	path += ".sock"
 	if !create {
-		return func() (*stream, error) { return dial("unix", path) }, nil
+		return func() (*connection, error) { return dial("unix", path) }, nil
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, err
 	}
-	return func() (*stream, error) { return accept(l) }, nil
+	return func() (*connection, error) { return accept(l) }, nil
 }
 
 // openTCP leaves the port in a file, as the system chooses it.
-func openTCP(path string, create bool) (func() (*stream, error), error) {
+func openTCP(path string, create bool) (func() (*connection, error), error) {
 	path += ".port"
 	if !create {
 		port, err := os.ReadFile(path)
-		return func() (*stream, error) { return dial("tcp", "127.0.0.1:"+string(port)) }, err
+		return func() (*connection, error) { return dial("tcp", "127.0.0.1:"+string(port)) }, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	return func() (*stream, error) { return accept(l) }, os.WriteFile(path, []byte(port), 0o600)
+	return func() (*connection, error) { return accept(l) }, os.WriteFile(path, []byte(port), 0o600)
 }
 
-func accept(l net.Listener) (*stream, error) {
+func accept(l net.Listener) (*connection, error) {
 	defer func() { _ = l.Close() }()
 	c, err := l.Accept()
 	if err != nil {
@@ -205,7 +207,7 @@ func accept(l net.Listener) (*stream, error) {
 	return blocking(c)
 }
 
-func dial(network, address string) (*stream, error) {
+func dial(network, address string) (*connection, error) {
 	c, err := net.DialTimeout(network, address, 5*time.Second)
 	if err != nil {
 		return nil, err
@@ -214,7 +216,7 @@ func dial(network, address string) (*stream, error) {
 }
 
 // blocking takes the descriptor out of Go's poller.
-func blocking(c net.Conn) (*stream, error) {
+func blocking(c net.Conn) (*connection, error) {
 	f, err := c.(interface{ File() (*os.File, error) }).File()
 	if err != nil {
 		return nil, err
@@ -225,5 +227,5 @@ func blocking(c net.Conn) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stream{in: fd, out: fd}, unix.SetNonblock(fd, false)
+	return &connection{in: fd, out: fd}, unix.SetNonblock(fd, false)
 }
