@@ -133,11 +133,8 @@ func (p *proc) wantMessages(want ...string) {
 // sender is in the middle of the message.
 func longRequest() request { return request{Op: "single send", Key: key("app"), N: 1 << 28} }
 
-// The segments behind the instance's key, as package single names them.
-const (
-	inboxKey = "single-inbox:app"
-	turnKey  = "single-turn:app"
-)
+// The inbox behind the instance's key, as package single names it.
+const inboxKey = "single-inbox:app"
 
 // eventually waits until a process has got so far that ok reports true.
 func eventually(t testing.TB, what string, ok func() bool) {
@@ -164,8 +161,8 @@ func (st *store) awaitInbox(version uint32) {
 func (st *store) awaitSenders(n int) {
 	st.t.Helper()
 	eventually(st.t, fmt.Sprintf("%d senders", n), func() bool {
-		info, err := shm.Stat(turnKey, shm.Dir(st.dir))
-		return err == nil && len(pids(info)) >= n
+		info, err := shm.Stat(inboxKey, shm.Dir(st.dir))
+		return err == nil && len(pids(info)) > n // and the instance
 	})
 }
 

@@ -9,24 +9,25 @@ import (
 	"qshm/shm"
 )
 
-// The inbox holds one piece of one message at a time. The sender whose turn it is puts
-// a piece in and waits until the instance has taken it.
+// The inbox holds one piece of one message at a time. A sender has the inbox's lock
+// while it sends a message: so senders take turns. It puts a piece in, and waits until
+// the instance has taken it. The instance needs no lock.
 //
-// One compare-and-swap changes the state from full to empty: the instance takes the
-// piece, or the sender takes it back. The first of the two decides, and neither waits
-// for the other. The lock of the inbox only keeps a piece from being written while
-// another piece is read.
+// The state says whether the inbox is full, and counts the pieces. One compare-and-swap
+// changes it from full to empty: the instance takes the piece, or the sender takes it
+// back. The first of the two decides, and neither waits for the other. The instance
+// copies a piece before it takes it. If the sender takes it back meanwhile, the copy
+// may be half of another piece, and is dropped.
 //
 // If the sender dies, the instance takes the piece all the same, and drops the
 // incomplete message when the next one begins. If the instance dies, the sender
 // notices within patience.
 type mailbox struct {
-	state   atomic.Uint32 // written last: a piece counts from then on
-	_       uint32
-	message uint64 // which one this piece is of
-	total   uint64 // length of the message
-	offset  uint64 // of the piece in it
-	length  uint64 // of the piece
+	state   atomic.Uint64 // boxEmpty, …, and boxPiece for each piece; written last
+	message uint64        // which one this piece is of
+	total   uint64        // length of the message
+	offset  uint64        // of the piece in it
+	length  uint64        // of the piece
 }
 
 const (
@@ -34,6 +35,8 @@ const (
 	boxFull
 	boxClosed  // the instance has ended
 	boxRefused // it has ended, and the piece in the box was not taken
+	boxMask    = 3
+	boxPiece   = 4
 
 	boxHeader = 64
 	pieceSize = 64<<10 - boxHeader
@@ -43,12 +46,16 @@ const (
 // patience is how long a sender waits before it asks whether the instance is alive.
 const patience = 250 * time.Millisecond
 
+// is reports whether a state says that the inbox is full, empty and so on.
+func is(state, what uint64) bool { return state&boxMask == what }
+
 // end marks the box: the instance has ended.
 func (b *mailbox) end() {
 	for {
-		state, ended := b.state.Load(), uint32(boxClosed)
-		if state == boxFull {
-			ended = boxRefused
+		state := b.state.Load()
+		ended := state&^boxMask | boxClosed
+		if is(state, boxFull) {
+			ended = state&^boxMask | boxRefused
 		}
 		if b.state.CompareAndSwap(state, ended) {
 			return
@@ -62,29 +69,28 @@ type assembly struct {
 	bytes   []byte
 }
 
-// add adds the piece in the box. It returns the message once that is complete.
-func (a *assembly) add(box *mailbox, piece []byte) (message []byte, complete bool) {
-	if box.offset == 0 {
-		*a = assembly{message: box.message}
+// add returns the assembly with the piece in the box, and whether the message is
+// complete then. Another piece may be written meanwhile.
+func (a assembly) add(box *mailbox, piece []byte) (assembly, bool) {
+	message, total, offset, length := box.message, box.total, box.offset, box.length
+	if offset == 0 {
+		a = assembly{message: message}
 	}
-	if a.message != box.message || uint64(len(a.bytes)) != box.offset || box.length > uint64(len(piece)) {
-		return nil, false // the rest of a message whose beginning went to another instance
+	if a.message != message || uint64(len(a.bytes)) != offset || length > uint64(len(piece)) {
+		return assembly{}, false // the rest of a message whose beginning went to another instance
 	}
-	a.bytes = append(a.bytes, piece[:box.length]...)
-	if uint64(len(a.bytes)) < box.total {
-		return nil, false
-	}
-	message, a.bytes = a.bytes, nil
-	return message, true
+	a.bytes = append(a.bytes, piece[:length]...)
+	return a, uint64(len(a.bytes)) >= total
 }
 
 var errReplaced = errors.New("the instance was replaced")
 
-// maxSenders is how many senders can wait for their turn. Each is an attachment.
+// maxSenders is how many processes can be senders at a time. Each is an attachment.
 const maxSenders = 4096
 
 // Send hands message, of any length, to the running instance, and returns when the
-// instance has taken it. Senders take turns; at most 4096 can wait.
+// instance has taken it. Senders take turns; at most 4096 can wait. A process that
+// sends often is faster with a Sender.
 //
 // Errors: ErrNotRunning if no instance is alive, or if it ends first; shm.ErrNoSpace
 // if too many senders wait; shm.ErrReadOnly; the context's. After an error the message
@@ -94,59 +100,90 @@ func Send(ctx context.Context, key string, message []byte, opts ...shm.Option) e
 	if key == "" {
 		return fail("send", key, shm.ErrKey)
 	}
-	opts = append(opts[:len(opts):len(opts)], shm.WithContext(ctx))
+	s := NewSender(key, opts...)
+	defer s.Close()
+	return s.Send(ctx, message)
+}
+
+// A Sender sends messages to the instance of a key, whichever that is at the time. One
+// goroutine at a time may use it.
+type Sender struct {
+	key   string
+	opts  []shm.Option
+	inbox *shm.Segment // nil: not attached
+	box   *mailbox
+
+	begun bool // the instance has taken a piece of the message
+}
+
+// NewSender returns a Sender for key. The options are those of shm.Attach. Close it
+// when it is not needed any more: it keeps the inbox of the instance.
+func NewSender(key string, opts ...shm.Option) *Sender {
+	return &Sender{key: key, opts: opts}
+}
+
+// Close ends the use of the Sender, and frees its memory. A Send after that begins
+// anew.
+func (s *Sender) Close() error {
+	inbox := s.inbox
+	s.inbox, s.box = nil, nil
+	if inbox == nil {
+		return nil
+	}
+	if err := inbox.Close(); err != nil {
+		return fail("close", s.key, err)
+	}
+	return nil
+}
+
+// Send is the function Send.
+//
+// Errors: those of the function.
+func (s *Sender) Send(ctx context.Context, message []byte) error {
+	if s.key == "" {
+		return fail("send", s.key, shm.ErrKey)
+	}
 	for {
-		err := send(ctx, key, message, opts)
+		err := s.attach(ctx)
+		if err == nil {
+			err = s.send(ctx, message)
+		}
 		if err == nil {
 			return nil
 		}
+		s.Close() // the next Send looks for the instance of that time
 		if !errors.Is(err, errReplaced) {
-			return fail("send", key, err)
+			return fail("send", s.key, err)
 		}
 	}
-}
-
-func send(ctx context.Context, key string, message []byte, opts []shm.Option) error {
-	turn, _, err := shm.Open(turnKey(key), 1, append(opts[:len(opts):len(opts)], shm.MaxAttachments(maxSenders))...)
-	if err != nil {
-		return err
-	}
-	defer turn.Close()
-	if err := turn.LockContext(ctx); err != nil {
-		return err
-	}
-	defer turn.Unlock()
-
-	inbox, err := attach(ctx, key, opts)
-	if err != nil {
-		return err
-	}
-	defer inbox.Close()
-	if inbox.ReadOnly() {
-		return shm.ErrReadOnly
-	}
-	box, err := shm.Value[mailbox](inbox, 0)
-	if err != nil {
-		return err
-	}
-	s := sender{ctx: ctx, key: key, opts: opts, inbox: inbox, box: box}
-	return s.send(message)
 }
 
 // attach attaches to the inbox. An instance that has just started may not have made
 // it yet.
-func attach(ctx context.Context, key string, opts []shm.Option) (*shm.Segment, error) {
+func (s *Sender) attach(ctx context.Context) error {
+	if err := ctx.Err(); err != nil || s.inbox != nil {
+		return err
+	}
+	opts := append(s.opts[:len(s.opts):len(s.opts)], shm.WithContext(ctx))
 	for {
-		inbox, err := shm.Attach(inboxKey(key), opts...)
-		if !errors.Is(err, shm.ErrNotExist) {
-			return inbox, err
+		inbox, err := shm.Attach(inboxKey(s.key), opts...)
+		if err == nil {
+			s.inbox = inbox
+			if inbox.ReadOnly() {
+				return shm.ErrReadOnly
+			}
+			s.box, err = shm.Value[mailbox](inbox, 0)
+			return err
 		}
-		if alive, err := running(key, opts); err != nil || !alive {
-			return nil, orElse(err, notRunning("start one first"))
+		if !errors.Is(err, shm.ErrNotExist) {
+			return err
+		}
+		if alive, err := running(s.key, s.opts); err != nil || !alive {
+			return orElse(err, notRunning("start one first"))
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -168,29 +205,24 @@ func orElse(err, other error) error {
 	return other
 }
 
-// sender sends one message. It has the turn: except for the instance, no other
-// process writes the box.
-type sender struct {
-	ctx   context.Context
-	key   string
-	opts  []shm.Option
-	inbox *shm.Segment
-	box   *mailbox
-
-	begun bool // the instance has taken a piece
-}
-
-func (s *sender) send(message []byte) error {
-	// The piece of a sender that has died may still be in the box. If that sender died
-	// while it held the lock, the instance has not been told of the piece: an unlock
-	// tells it.
-	if s.box.state.Load() == boxFull {
-		if err := s.inbox.LockContext(s.ctx); err != nil {
+// send sends one message, once it is this sender's turn.
+func (s *Sender) send(ctx context.Context, message []byte) error {
+	s.begun = false
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.inbox.Unlock()
+	// The piece of a sender that has died may still be in the box, and that sender may
+	// not have told the instance.
+	if is(s.box.state.Load(), boxFull) {
+		if err := s.inbox.Notify(); err != nil {
 			return err
 		}
-		s.inbox.Unlock()
 	}
-	if err := s.await(); err != nil {
+	if err := s.await(ctx); err != nil {
+		if errors.Is(err, ErrNotRunning) {
+			return s.ended(err)
+		}
 		return err
 	}
 	for offset := 0; ; {
@@ -199,7 +231,7 @@ func (s *sender) send(message []byte) error {
 			return err
 		}
 		last := offset+n == len(message)
-		if err := s.await(); err != nil && !(s.taken() && last) {
+		if err := s.await(ctx); err != nil && !(s.taken() && last) {
 			return err
 		}
 		if last {
@@ -210,34 +242,59 @@ func (s *sender) send(message []byte) error {
 	}
 }
 
-// put puts the n bytes of message from offset on into the box, which is empty.
-func (s *sender) put(message []byte, offset, n int) error {
-	if err := s.inbox.LockContext(s.ctx); err != nil {
+// lock waits for this sender's turn. The instance may die while another sender, which
+// has the turn, is stopped.
+func (s *Sender) lock(ctx context.Context) error {
+	for {
+		limited, cancel := context.WithTimeout(ctx, patience)
+		err := s.inbox.LockContext(limited)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
+		if err := s.lookForInstance(); err != nil {
+			return err
+		}
+	}
+}
+
+// ended tells why the instance of this inbox takes no message: it has ended, but there
+// may be another one by now.
+func (s *Sender) ended(err error) error {
+	if s.begun {
 		return err
 	}
-	defer s.inbox.Unlock()
+	if alive, look := running(s.key, s.opts); look != nil || !alive {
+		return orElse(look, err)
+	}
+	return errReplaced
+}
+
+// put puts the n bytes of message from offset on into the box, which is empty.
+func (s *Sender) put(message []byte, offset, n int) error {
 	if offset == 0 {
 		s.box.message++
 	}
 	s.box.total, s.box.offset, s.box.length = uint64(len(message)), uint64(offset), uint64(n)
 	copy(s.inbox.Data()[boxHeader:], message[offset:offset+n])
-	if !s.box.state.CompareAndSwap(boxEmpty, boxFull) {
-		return notRunning("it has just ended")
+	state := s.box.state.Load()
+	if !is(state, boxEmpty) || !s.box.state.CompareAndSwap(state, state+boxPiece+boxFull) {
+		return s.ended(notRunning("it has just ended"))
 	}
-	return nil
+	return s.inbox.Notify()
 }
 
 // await waits until the box is empty.
-func (s *sender) await() error {
+func (s *Sender) await(ctx context.Context) error {
 	for {
 		version := s.inbox.Version()
-		switch s.box.state.Load() {
-		case boxEmpty:
+		switch state := s.box.state.Load(); {
+		case is(state, boxEmpty):
 			return nil
-		case boxClosed, boxRefused:
+		case !is(state, boxFull):
 			return notRunning("it has ended")
 		}
-		if err := s.waitOrLook(version); err != nil {
+		if err := s.waitOrLook(ctx, version); err != nil {
 			return err
 		}
 	}
@@ -245,18 +302,28 @@ func (s *sender) await() error {
 
 // taken takes the piece out of the box again, so that the instance does not take a
 // message whose sender is told of an error. It reports true if the instance was faster.
-func (s *sender) taken() bool {
-	return !s.box.state.CompareAndSwap(boxFull, boxEmpty) && s.box.state.Load() != boxRefused
+func (s *Sender) taken() bool {
+	state := s.box.state.Load()
+	if is(state, boxFull) && s.box.state.CompareAndSwap(state, state-boxFull) {
+		return false
+	}
+	return !is(s.box.state.Load(), boxRefused)
 }
 
 // waitOrLook waits for a change. If there is none within patience, it asks whether the
-// instance that the inbox belongs to is alive.
-func (s *sender) waitOrLook(version uint32) error {
-	ctx, cancel := context.WithTimeout(s.ctx, patience)
+// instance is alive.
+func (s *Sender) waitOrLook(ctx context.Context, version uint32) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if _, err := s.inbox.Wait(ctx, version); err == nil || s.ctx.Err() != nil {
-		return s.ctx.Err()
+	if _, err := s.inbox.Wait(limited, version); err == nil || ctx.Err() != nil {
+		return ctx.Err()
 	}
+	return s.lookForInstance()
+}
+
+// lookForInstance reports an error if the instance that the inbox belongs to is not
+// alive.
+func (s *Sender) lookForInstance() error {
 	info, err := s.inbox.Info()
 	if err != nil {
 		return err

@@ -33,11 +33,9 @@ var (
 )
 
 // The segments of a key. Only the instance is attached to the first, so that segment
-// exists as long as the instance lives. Senders attach to the inbox; and to the third
-// segment for its lock, which a sender holds while it sends one message.
+// exists as long as the instance lives. Senders attach to the inbox.
 func instanceKey(key string) string { return "single:" + key }
 func inboxKey(key string) string    { return "single-inbox:" + key }
-func turnKey(key string) string     { return "single-turn:" + key }
 
 // An Instance is the running instance of a key.
 type Instance struct {
@@ -74,7 +72,7 @@ func Acquire(key string, opts ...shm.Option) (*Instance, error) {
 	}
 	// An inbox may still exist, held by processes that were sending when the former
 	// instance died. They notice that; the new instance has an inbox of its own.
-	inbox, err := create(inboxKey(key), inboxSize, opts)
+	inbox, err := create(inboxKey(key), inboxSize, append(opts[:len(opts):len(opts)], shm.MaxAttachments(maxSenders+1)))
 	if err != nil {
 		running.Close()
 		return nil, fail("acquire", key, err)
@@ -134,9 +132,8 @@ func (i *Instance) next(ctx context.Context) ([]byte, error) {
 			return nil, shm.ErrDetached
 		}
 		version := i.inbox.Version() // before the look, so that no change after it is missed
-		message, ok, err := i.take(ctx)
-		if ok || err != nil {
-			return message, err
+		if message, ok := i.take(); ok {
+			return message, nil
 		}
 		if _, err := i.inbox.Wait(ctx, version); err != nil {
 			return nil, err
@@ -146,24 +143,22 @@ func (i *Instance) next(ctx context.Context) ([]byte, error) {
 
 // take moves the piece in the inbox to the message that is being put together. It
 // reports true when the message is complete.
-func (i *Instance) take(ctx context.Context) (message []byte, ok bool, err error) {
-	// Look before locking: every unlock wakes the waiters.
-	if i.box.state.Load() != boxFull {
-		return nil, false, nil
+func (i *Instance) take() (message []byte, ok bool) {
+	state := i.box.state.Load()
+	if !is(state, boxFull) {
+		return nil, false
 	}
-	if err := i.inbox.LockContext(ctx); err != nil {
-		return nil, false, err
-	}
-	defer i.inbox.Unlock()
-	if i.box.state.Load() != boxFull {
-		return nil, false, nil // taken back
-	}
-	message, ok = i.partial.add(i.box, i.inbox.Data()[boxHeader:])
-	if !i.box.state.CompareAndSwap(boxFull, boxEmpty) {
+	partial, complete := i.partial.add(i.box, i.inbox.Data()[boxHeader:])
+	if !i.box.state.CompareAndSwap(state, state-boxFull) {
 		i.partial = assembly{} // taken back, meanwhile
-		return nil, false, nil
+		return nil, false
 	}
-	return message, ok, nil
+	i.partial = partial
+	i.inbox.Notify()
+	if complete {
+		message, i.partial = partial.bytes, assembly{}
+	}
+	return message, complete
 }
 
 // Close ends the instance: the key can be acquired again. Processes that are sending
@@ -177,13 +172,7 @@ func (i *Instance) Close() error {
 	}
 	i.box.end()
 	i.box = nil
-	// An unlock wakes the senders. If a process was stopped while it held the lock, the
-	// senders look after a while by themselves.
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if i.inbox.LockContext(ctx) == nil {
-		i.inbox.Unlock()
-	}
+	i.inbox.Notify()
 	if err := errors.Join(i.inbox.Close(), i.running.Close()); err != nil {
 		return fail("close", i.key, err)
 	}

@@ -145,8 +145,8 @@ func TestHundredsOfSendersTakeTurns(t *testing.T) {
 		go func() { sent <- single.Send(context.Background(), "app", []byte("hello"), dir) }()
 	}
 	for { // until all wait, or one was refused
-		info, err := shm.Stat("single-turn:app", dir)
-		if err == nil && info.Attached == senders || len(sent) > 0 {
+		info, err := shm.Stat("single-inbox:app", dir)
+		if err == nil && info.Attached == senders+1 || len(sent) > 0 {
 			break
 		}
 	}

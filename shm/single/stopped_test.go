@@ -83,43 +83,11 @@ func TestSendEndsWithItsContextThoughTheInboxIsLocked(t *testing.T) {
 	holder.Close()
 }
 
-func TestMessageIsTakenBackThoughTheInboxIsLocked(t *testing.T) {
-	dir := shm.Dir(t.TempDir())
-	app := acquire(t, dir)
-	defer app.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	sent := send(t, ctx, "lost", dir)
-	holder := holdInbox(t, dir)
-	got := make(chan string, 2)
-	go func() {
-		for m := range app.Messages(context.Background()) {
-			got <- string(m)
-		}
-		close(got)
-	}()
-	cancel()
-	if err := within(t, "Send", sent); !errors.Is(err, context.Canceled) {
-		t.Errorf("Send: %v, want context.Canceled", err)
-	}
-	holder.Close()
-	if err := single.Send(context.Background(), "app", []byte("kept"), dir); err != nil {
-		t.Fatal(err)
-	}
-	app.Close()
-	if m := <-got; m != "kept" {
-		t.Errorf("got %q, want the message that was not taken back", m)
-	}
-	if m, more := <-got; more {
-		t.Errorf("got %q as well", m)
-	}
-}
-
+// The instance does not need the inbox's lock: a sender has it.
 func TestMessagesEndThoughTheInboxIsLocked(t *testing.T) {
 	dir := shm.Dir(t.TempDir())
 	app := acquire(t, dir)
-	sent := send(t, context.Background(), "late", dir)
 	holder := holdInbox(t, dir)
-
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	ended := make(chan error, 3)
@@ -134,7 +102,9 @@ func TestMessagesEndThoughTheInboxIsLocked(t *testing.T) {
 	if err := within(t, "Messages", ended); err != nil {
 		t.Error(err)
 	}
-	go loop(context.Background()) // ends with Close
+	sent := make(chan error, 1)
+	go func() { sent <- single.Send(context.Background(), "app", nil, dir) }() // waits for its turn
+	go loop(context.Background())                                              // ends with Close
 	go func() { ended <- app.Close() }()
 	for range 2 {
 		if err := within(t, "Close, or Messages,", ended); err != nil {
