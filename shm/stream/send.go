@@ -211,6 +211,7 @@ func (s *Stream) findPlace(n int) (behind *cursor, err error) {
 	}
 	p.end = p.pos + size
 	if p.end-head <= r.capacity {
+		s.touch(head)
 		return nil, nil
 	}
 	oldest := p.end - r.capacity
@@ -229,7 +230,15 @@ func (s *Stream) findPlace(n int) (behind *cursor, err error) {
 	}
 	failpoint.At("stream_head")
 	r.head.Swap(head) // [head] before any byte of the old records is overwritten
+	s.touch(head)
 	return nil, nil
+}
+
+// touch touches the cache lines of this message and the next ones.
+func (s *Stream) touch(head uint64) {
+	if p := &s.at; p.end-p.pos < linesOnce*cacheLine/2 && int64(p.end-s.touched) > 0 {
+		s.touched = s.ring.touch(p.pos, head+s.ring.capacity, true)
+	}
 }
 
 // lookForReaders finds out how far the readers are. If one is behind oldest, it is

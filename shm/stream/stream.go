@@ -22,6 +22,7 @@ type Stream struct {
 
 	section section // calls that touch the memory
 	at      place   // where the next message goes; the lock guards it
+	touched uint64  // cache lines before it are this processor's; the lock guards it
 	reserve Reservation
 	writer  atomic.Int32 // the index in writers, plus 1; 0: not a writer
 

@@ -53,6 +53,7 @@ type Subscription struct {
 
 	pos      uint64 // where the next record is; of a member, unused
 	told     uint64 // what the cursor says
+	touched  uint64 // cache lines before it were loaded
 	seen     uint64 // records up to here count
 	number   uint32 // of the message expected next
 	lost     uint64
@@ -62,6 +63,7 @@ type Subscription struct {
 	former   []uint64 // writers that were dead before
 	copied   []byte   // the last message, with Latest
 	patience int      // how often to look before sleeping
+	ease     int      // how long to wait before looking, in pauses
 	wait     slice
 }
 
@@ -297,10 +299,11 @@ func (r *Subscription) poll(ctx context.Context) ([]byte, bool, error) {
 func (r *Subscription) pollAll() ([]byte, bool, error) {
 	h := r.s.ring
 	for {
-		if r.pos == r.seen {
-			if r.seen = h.tail.Load(); r.pos == r.seen {
-				return nil, false, nil
-			}
+		if r.pos == r.seen && !r.look() {
+			return nil, false, nil
+		}
+		if int64(r.pos-r.touched) >= 0 {
+			r.touched = h.touch(r.pos, r.seen, false)
 		}
 		rec, ok := h.at(r.pos, r.seen)
 		if !ok {
@@ -312,6 +315,27 @@ func (r *Subscription) pollAll() ([]byte, bool, error) {
 			return h.message(&rec), true, nil
 		}
 	}
+}
+
+// look looks for records after those that were seen, and reports whether there are
+// any. Each look takes a cache line from the writer. If a writer sends without a
+// pause, a reader that is faster would look after each message: such a reader waits a
+// little, until there are some.
+func (r *Subscription) look() bool {
+	for range r.ease {
+		pause()
+	}
+	before := r.seen
+	switch r.seen = r.s.ring.tail.Load(); {
+	case r.seen == before:
+		r.ease /= 2
+		return false
+	case r.seen-before < linesOnce*cacheLine:
+		r.ease = min(2*r.ease+1, maxEase)
+	case r.ease > 0:
+		r.ease--
+	}
+	return true
 }
 
 // How often a reader with Latest tries to copy a message while writers overwrite it.
@@ -371,12 +395,14 @@ func (r *Subscription) pollNew(ctx context.Context) ([]byte, bool, error) {
 // times. It reports whether there is one.
 func (r *Subscription) spin() bool {
 	h := r.s.ring
-	for range r.patience {
+	for looked, length := 0, 1; looked < r.patience; looked, length = looked+length, min(2*length, maxEase) {
 		if r.more(h) {
 			r.patience = min(2*r.patience, maxPatience)
 			return true
 		}
-		pause()
+		for range length {
+			pause()
+		}
 	}
 	r.patience = max(r.patience/2, minPatience)
 	return false
@@ -389,7 +415,10 @@ func (r *Subscription) more(h *ring) bool {
 	return h.tail.Load() != r.pos
 }
 
-const pauseLoops = 40
+const (
+	pauseLoops = 40
+	maxEase    = 128 // some microseconds
+)
 
 // minPatience and maxPatience are numbers of pauses, of 20 nanoseconds or so each. On
 // a single processor, nothing can come while a reader looks.
