@@ -28,7 +28,7 @@ var Patience = 10 * time.Second
 
 var (
 	// ErrBusy is reported by Lock after Patience.
-	ErrBusy = errors.New("another process has held the file lock")
+	ErrBusy = errors.New("other processes have held the file lock")
 
 	// ErrLocked is reported by TryLock if another process holds the file lock.
 	ErrLocked = errors.New("another process holds the file lock")
@@ -65,7 +65,7 @@ func Lock(ctx context.Context, path string) (*File, error) {
 			return nil, pathError("lock", path, fmt.Errorf("%w; another process held the file lock meanwhile", ctx.Err()))
 		case <-patience:
 			return nil, pathError("lock", path, fmt.Errorf(
-				"%w for %v; it is creating or destroying the segment, is stopped, or may merely read the file", ErrBusy, Patience))
+				"%w for %v; they are many, or one is stopped, or is initialising the segment, or may merely read the file", ErrBusy, Patience))
 		case <-time.After(pause):
 		}
 		f, err = TryLock(path)

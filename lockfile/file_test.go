@@ -332,7 +332,7 @@ func TestWaitWithoutADeadlineIsBounded(t *testing.T) {
 		if took := time.Since(before); took < Patience {
 			t.Errorf("waited for %v only", took)
 		}
-		if want := "another process has held the file lock for 30ms"; !strings.Contains(err.Error(), want) {
+		if want := "other processes have held the file lock for 30ms"; !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not say %q", err, want)
 		}
 	}

@@ -32,7 +32,7 @@ var (
 	// of the segment are taken; or the system is out of memory, descriptors,
 	// mappings or address space.
 	ErrNoSpace error = &kind{"out of space", nil}
-	// ErrBusy: another process has held the file lock of the segment for ten
+	// ErrBusy: other processes have held the file lock of the segment for ten
 	// seconds, and the call had no context to say how long to wait.
 	ErrBusy error = &kind{"busy", nil}
 	// ErrNotLocked: unlock of a segment that this attachment has not locked.

@@ -45,7 +45,7 @@ func TestSystemErrorsHaveTheirKinds(t *testing.T) {
 		{syscall.ENOMEM, ErrNoSpace, ""},
 		{syscall.ENOENT, ErrNotExist, ""},
 		{lockfile.ErrNotRegular, ErrCorrupt, "not a regular file"},
-		{fmt.Errorf("%w for 10s; it is stopped", lockfile.ErrBusy), ErrBusy, "another process has held the file lock for 10s; it is stopped"},
+		{fmt.Errorf("%w for 10s; it is stopped", lockfile.ErrBusy), ErrBusy, "other processes have held the file lock for 10s; it is stopped"},
 	} {
 		for _, err := range []error{
 			fail("op", "key", &fs.PathError{Op: "open", Path: path, Err: c.err}),

@@ -80,7 +80,7 @@ func Sweep(opts ...Option) ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	swept := sweepNames(dir, names)
+	swept := sweepNames(dir, names, true)
 	if len(swept) > 0 {
 		if _, names, err = readStore("sweep", opts); err != nil {
 			return swept, err
@@ -91,13 +91,13 @@ func Sweep(opts ...Option) ([]Info, error) {
 }
 
 // sweep destroys one segment, if it is garbage.
-func sweep(dir, name string) (Info, bool) {
+func sweep(dir, name string, abandoned bool) (Info, bool) {
 	if !keymap.IsName(name) {
 		return Info{}, false
 	}
 	t := target{op: "sweep", dir: dir, path: filepath.Join(dir, name)}
 	info, err := inspect(t.path, "")
-	if err != nil || info.Status != StatusDead {
+	if err != nil || info.Status != StatusDead || info.Abandoned && !abandoned {
 		return Info{}, false
 	}
 	f, err := lockfile.TryLock(t.path)
@@ -130,15 +130,17 @@ func sweepSome(dir string) {
 	}
 	defer d.Close()
 	names, _ := d.Readdirnames(sweepFiles)
-	sweepNames(dir, names)
+	sweepNames(dir, names, false)
 }
 
-func sweepNames(dir string, names []string) (swept []Info) {
+// sweepNames sweeps files of a store. Unless all is set, it leaves a segment whose lock
+// was abandoned to the next process with the same key, which learns of it by Replaced.
+func sweepNames(dir string, names []string, all bool) (swept []Info) {
 	if dir == "" { // there is no store
 		return nil
 	}
 	for _, name := range names {
-		if info, ok := sweep(dir, name); ok {
+		if info, ok := sweep(dir, name, all); ok {
 			swept = append(swept, info)
 		}
 	}

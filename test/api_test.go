@@ -179,6 +179,28 @@ func TestProcessThatDiesInInitLeavesNothing(t *testing.T) {
 	st.wantFiles()
 }
 
+// Each Create sweeps a little, but leaves what the next process with the same key has
+// to learn.
+func TestCreateOfAnotherKeyLeavesAbandonedLocks(t *testing.T) {
+	st := newStore(t)
+	dying := st.start()
+	dying.create("calm", 8)
+	abandoned := dying.create("abandoned", 8)
+	abandoned.lock()
+	dying.kill()
+	other := st.start()
+	s := other.create("other", 8) // the first of a process sweeps
+	st.wantFiles("abandoned", "other")
+	next := st.start().create("abandoned", 8)
+	a := next.do(request{Op: "replaced"})
+	if !a.OK || !a.Infos[0].Abandoned {
+		t.Errorf("replaced: %v, %+v; want an abandoned lock", a.OK, a.Infos)
+	}
+	next.detach()
+	s.detach()
+	st.wantFiles()
+}
+
 func TestWaitingForInitIsBounded(t *testing.T) {
 	st := newStore(t)
 	creator, other := st.start(), st.start()

@@ -23,8 +23,7 @@ If the last process that held the lock was killed while it held it, a line says
 so, and the command finds QSHM_ABANDONED=1 in its environment: the work that
 the lock protects may be half-done. The next run learns this whether it was
 waiting or comes later, unless the dead segment was destroyed before: by a
-process that attached, by the clean-up of a process that created a segment of
-another key, or by "demo rm --dead".`
+process that attached, or by "demo rm --dead".`
 
 const lockExamples = `  demo lock backup -w 5 -- rsync -a here/ there/
   demo lock nightly -n -E 0 -- make report    # skipped while another run is on`

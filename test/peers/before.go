@@ -31,6 +31,14 @@ func withBefore(all []*peer, dir, tmp, memory string) ([]*peer, error) {
 	if err := os.CopyFS(work, sources); err != nil {
 		return nil, err
 	}
+	i := slices.IndexFunc(all, func(p *peer) bool { return p.id == us })
+	p := *all[i]
+	if _, err := os.Stat(filepath.Join(dir, "shm", "stream")); err != nil {
+		if err := os.Remove(filepath.Join(work, "worker_messages.go")); err != nil {
+			return nil, err
+		}
+		p.ops = slices.DeleteFunc(slices.Clone(p.ops), func(op string) bool { return op == "messages" || op == "hand" })
+	}
 	for _, name := range []string{"go.mod", "go.sum"} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -50,8 +58,6 @@ func withBefore(all []*peer, dir, tmp, memory string) ([]*peer, error) {
 			return nil, fmt.Errorf("the library in %s: go %s: %w: %s", dir, args[0], err, said)
 		}
 	}
-	i := slices.IndexFunc(all, func(p *peer) bool { return p.id == us })
-	p := *all[i]
 	p.id, p.name, p.version = earlier, us+" before", dir
 	p.command = []string{filepath.Join(work, "worker"), us}
 	p.env = []string{workerEnv + "=1", "QSHM_DIR=" + store}

@@ -11,7 +11,12 @@ import (
 	"qshm/shm/stream"
 )
 
-// The library's streams: see measure_messages.go.
+// The library's streams: see measure_messages.go. Before version 0.2 there were none.
+
+func init() {
+	qshmPeer.ops["messages"] = qshmMessages
+	qshmPeer.ops["hand"] = qshmHand
+}
 
 func openStream(w *worker, key string) (*stream.Stream, error) {
 	return stream.Open(key, w.number("ring", 1<<20))
@@ -154,54 +159,5 @@ func qshmHand(w *worker) error {
 			}
 		}
 		return figures{N: int64(n), Max: h.max, Hist: &h}, nil
-	})
-}
-
-// spinPeer is the least that handing over a message can cost where both sides run: one
-// slot and a word, and a reader that does nothing but look.
-var spinPeer = goPeer{"spin", "spinning reader, one slot", "", map[string]func(*worker) error{
-	"messages": func(w *worker) error { return spinning(w) },
-}}
-
-func spinning(w *worker) error {
-	size := w.number("size", 64)
-	s, err := w.open(channelSize + size)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = s.Close() }()
-	t, err := newTalk(w, s)
-	if err != nil {
-		return err
-	}
-	slot, b := s.Data()[channelSize:], make([]byte, size)
-	n, warm, send := w.number("n", 100), w.number("warm", 2), w.number("create", 0) == 1
-	there, back := &t.c.side[0].word, &t.c.side[1].word
-	return w.measure(func(int64) (figures, error) {
-		begin, pace := w.now(), newPace(n, w.number("slots", 2))
-		for i := 1; i <= n+warm; i++ {
-			if i == warm+1 {
-				begin = w.now()
-				pace.start()
-			}
-			if send {
-				for back.Load() != uint32(i-1) {
-				}
-				mark(b, int64(i))
-				copy(slot, b)
-				there.Store(uint32(i))
-				continue
-			}
-			for there.Load() != uint32(i) {
-			}
-			if !marked(slot, int64(i)) {
-				return figures{}, fmt.Errorf("message %d arrived damaged", i)
-			}
-			back.Store(uint32(i))
-			if i > warm {
-				pace.step()
-			}
-		}
-		return figures{N: int64(n), Begin: begin, End: w.now(), Op: pace.each()}, nil
 	})
 }

@@ -31,8 +31,6 @@ var qshmPeer = goPeer{us, us, "", map[string]func(*worker) error{
 	"asked":    qshmAsked,
 	"queue":    qshmQueue,
 	"await":    qshmAwait,
-	"messages": qshmMessages,
-	"hand":     qshmHand,
 }}
 
 // open attaches, or creates with create=1.
