@@ -6,7 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"qshm/shm"
 )
@@ -335,4 +340,172 @@ func ExampleWithContext() {
 	check(err)
 	check(seg.Detach())
 	// Output:
+}
+
+// A change by atomic operations takes no lock. Notify announces it without writing
+// anything else: it moves the version, and wakes the processes that wait.
+func ExampleSegment_Notify() {
+	seg, err := shm.Create("hits", 8)
+	check(err)
+	defer seg.Close()
+	hits, err := shm.Value[atomic.Uint64](seg, 0)
+	check(err)
+
+	version := seg.Version()
+	go func() { // another process, usually
+		hits.Add(1)
+		check(seg.Notify())
+	}()
+	_, err = seg.Wait(context.Background(), version)
+	check(err)
+	fmt.Println(hits.Load())
+	// Output: 1
+}
+
+// A process that owns a part of the memory leaves its ID there, so that others can
+// find out whether it has died.
+func ExampleSegment_Alive() {
+	seg, err := shm.Create("parts", 8)
+	check(err)
+	defer seg.Close()
+	worker, err := shm.Attach("parts") // another process, usually
+	check(err)
+
+	check(shm.Store(worker, 0, worker.ID()))
+	owner, err := shm.Load[uint64](seg, 0)
+	check(err)
+	fmt.Println(seg.Alive(owner))
+	check(worker.Detach()) // or its death
+	fmt.Println(seg.Alive(owner))
+	// Output:
+	// true
+	// false
+}
+
+// A Segment that the program loses without Detach stays attached until the process
+// ends: the garbage collector does not detach it.
+func ExampleSegment_Detach() {
+	drop := func() {
+		_, err := shm.Create("dropped", 64)
+		check(err)
+	}
+	drop()
+	_, err := shm.Create("dropped", 64)
+	fmt.Println("still attached:", errors.Is(err, shm.ErrExist))
+	check(shm.Remove("dropped")) // the key is free again; the memory is in use until the end
+
+	seg, err := shm.Create("dropped", 64)
+	check(err)
+	check(seg.Detach())
+	fmt.Println("attached:", seg.Attached(), "size:", seg.Size())
+	fmt.Println("second Detach:", errors.Is(seg.Detach(), shm.ErrDetached))
+	fmt.Println("Close, for defer:", seg.Close())
+	// Output:
+	// still attached: true
+	// attached: false size: 0
+	// second Detach: true
+	// Close, for defer: <nil>
+}
+
+// The data begin on a page boundary, so every type is aligned at offset 0. At other
+// offsets, Value and Slice check it; Load and Store take any offset.
+func ExampleSegment_Data() {
+	seg, err := shm.Create("aligned", 64)
+	check(err)
+	defer seg.Close()
+
+	check(seg.Lock()) // the memory is shared: use it with the lock held
+	data := seg.Data()
+	fmt.Println("on a page boundary:", uintptr(unsafe.Pointer(&data[0]))%4096 == 0)
+	data[0] = 7
+	check(seg.Unlock())
+
+	_, err = shm.Value[uint64](seg, 4)
+	fmt.Println("misaligned:", errors.Is(err, shm.ErrType))
+	_, err = shm.Load[uint64](seg, 4)
+	fmt.Println("Load:", err)
+	// Output:
+	// on a page boundary: true
+	// misaligned: true
+	// Load: <nil>
+}
+
+func ExampleSegment_Unlock() {
+	seg, err := shm.Create("guarded", 1)
+	check(err)
+	defer seg.Close()
+	check(seg.Lock())
+	seg.Data()[0]++
+	check(seg.Unlock())
+	fmt.Println("Unlock without Lock:", errors.Is(seg.Unlock(), shm.ErrNotLocked))
+	// Output: Unlock without Lock: true
+}
+
+// A Segment is an io.ReaderAt and an io.WriterAt. Each call takes effect as a whole.
+func ExampleSegment_ReadAt() {
+	seg, err := shm.Create("file", 16)
+	check(err)
+	defer seg.Close()
+	_, err = seg.WriteAt([]byte("hello"), 4)
+	check(err)
+	buf := make([]byte, 5)
+	_, err = seg.ReadAt(buf, 4)
+	check(err)
+	fmt.Printf("%s\n", buf)
+	// Output: hello
+}
+
+// The options of Create: a store that several users share, a file for a group, room
+// for a thousand attachments, and memory that costs nothing until it is touched.
+func ExamplePerm() {
+	store := shm.Dir(filepath.Join(os.Getenv("QSHM_DIR"), "shared"))
+	seg, err := shm.Create("team", 1<<20, store, shm.Perm(0o660), shm.MaxAttachments(1000), shm.Sparse())
+	check(err)
+	defer seg.Close()
+
+	info, err := seg.Info()
+	check(err)
+	fmt.Println(info.Key == seg.Key(), info.MaxAttached, info.Status)
+	_, err = shm.Attach("team")
+	fmt.Println("in another store:", errors.Is(err, shm.ErrNotExist))
+	// Output:
+	// true 1000 live
+	// in another store: true
+}
+
+func ExampleReadOnly() {
+	seg, err := shm.Create("constants", 8)
+	check(err)
+	defer seg.Close()
+	reader, err := shm.Attach("constants", shm.ReadOnly())
+	check(err)
+	defer reader.Close()
+	fmt.Println(reader.ReadOnly(), errors.Is(shm.Store(reader, 0, 1.0), shm.ErrReadOnly))
+	// Output: true true
+}
+
+// An error names the operation and the key, and says what to do. Kinds that io/fs
+// knows match its errors too.
+func ExampleError() {
+	_, err := shm.Attach("missing")
+	var e *shm.Error
+	fmt.Println(errors.As(err, &e), e.Op, e.Key, errors.Is(err, fs.ErrNotExist))
+	fmt.Println(e.Error() == err.Error(), errors.Is(e.Unwrap(), shm.ErrNotExist))
+	// Output:
+	// true attach missing true
+	// true true
+}
+
+// Status tells what a segment is to a program that looks at it.
+func ExampleStatus() {
+	seg, err := shm.Create("status", 1)
+	check(err)
+	defer seg.Close()
+	before, err := shm.Stat("status")
+	check(err)
+	check(shm.Remove("status"))
+	after, err := seg.Info()
+	check(err)
+	fmt.Println(before.Status.String(), after.Status)
+	// Output: live removed
 }
