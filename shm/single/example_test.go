@@ -56,3 +56,33 @@ func ExampleSend() {
 	fmt.Println(errors.Is(err, single.ErrNotRunning))
 	// Output: true
 }
+
+// A Sender sends many messages without attaching for each.
+func ExampleSender() {
+	ctx := context.Background()
+	app, err := single.Acquire("log")
+	check(err)
+	defer app.Close()
+
+	sent := make(chan error)
+	go func() { // another process, usually
+		s := single.NewSender("log")
+		err := s.Send(ctx, []byte("one"))
+		if err == nil {
+			err = s.Send(ctx, []byte("two"))
+		}
+		sent <- errors.Join(err, s.Close())
+	}()
+
+	n := 0
+	for message := range app.Messages(ctx) {
+		fmt.Printf("%s\n", message)
+		if n++; n == 2 {
+			break
+		}
+	}
+	check(<-sent)
+	// Output:
+	// one
+	// two
+}
