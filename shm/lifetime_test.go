@@ -386,9 +386,31 @@ func TestSweepRemovesGarbage(t *testing.T) {
 func TestCreateSweepsUnderOtherKeys(t *testing.T) {
 	eachGarbage(t, func(t *testing.T, _, dir string) {
 		sweepNext()
+		left := sweepLeaves(t)
 		detach(t, create(t, "another key", 1))
+		wantFiles(t, dir, left...)
+		must(Sweep())(t)
 		wantFiles(t, dir)
 	})
+}
+
+// sweepLeaves returns the names of the segments that a Create under another key leaves:
+// small ones whose lock was abandoned.
+func sweepLeaves(t *testing.T) (names []string) {
+	for _, info := range must(List())(t) {
+		if info.Abandoned {
+			names = append(names, info.Name)
+		}
+	}
+	return names
+}
+
+func TestCreateSweepsLargeSegmentsUnderOtherKeys(t *testing.T) {
+	b := made(t, func(h *header) { h.word.Store(abandonedBit); h.size.Store(smallSize + 1) })
+	dir := leave(t, append(b[:minHeader], make([]byte, smallSize+1)...))
+	sweepNext()
+	detach(t, create(t, "another key", 1))
+	wantFiles(t, dir)
 }
 
 func TestSweepLeavesLiveSegments(t *testing.T) {

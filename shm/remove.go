@@ -97,7 +97,7 @@ func sweep(dir, name string, abandoned bool) (Info, bool) {
 	}
 	t := target{op: "sweep", dir: dir, path: filepath.Join(dir, name)}
 	info, err := inspect(t.path, "")
-	if err != nil || info.Status != StatusDead || info.Abandoned && !abandoned {
+	if err != nil || info.Status != StatusDead || info.Abandoned && info.Size <= smallSize && !abandoned {
 		return Info{}, false
 	}
 	f, err := lockfile.TryLock(t.path)
@@ -113,6 +113,7 @@ func sweep(dir, name string, abandoned bool) (Info, bool) {
 const (
 	sweepFiles = 64
 	sweepEvery = 16
+	smallSize  = 4096
 )
 
 var creates atomic.Uint32
@@ -133,8 +134,9 @@ func sweepSome(dir string) {
 	sweepNames(dir, names, false)
 }
 
-// sweepNames sweeps files of a store. Unless all is set, it leaves a segment whose lock
-// was abandoned to the next process with the same key, which learns of it by Replaced.
+// sweepNames sweeps files of a store. Unless all is set, it leaves a small segment whose
+// lock was abandoned to the next process with the same key, which learns of it by
+// Replaced: segments that are there for their locks are small.
 func sweepNames(dir string, names []string, all bool) (swept []Info) {
 	if dir == "" { // there is no store
 		return nil
