@@ -70,8 +70,8 @@ func newRecv() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.cmd, r.command = cmd, args[1:]
 			switch flags := cmd.Flags(); {
-			case r.latest && (r.group != "" || r.fromOldest):
-				return usageError{errors.New("--latest excludes --group and --from-oldest"), cmd.CommandPath()}
+			case r.latest && r.group != "":
+				return usageError{errors.New("--latest and --group exclude each other"), cmd.CommandPath()}
 			case flags.Changed("count") && r.count < 1:
 				return usageError{fmt.Errorf("--count %d: want a number of messages", r.count), cmd.CommandPath()}
 			case flags.Changed("group") && r.group == "":
