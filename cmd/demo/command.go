@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -12,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Running another program, for lock and single.
+// Running another program, for lock, single and recv.
 
 // keyAndCommand checks arguments of the form KEY -- COMMAND ARG...
 func keyAndCommand(cmd *cobra.Command, args []string) error {
@@ -30,12 +31,13 @@ func keyAndCommand(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// runCommand runs a program to its end with the input and output of this process,
-// and passes signals on. It returns a codeError with the program's exit code, or 128
-// and the signal that ended the program.
-func runCommand(name string, args, env []string) error {
+// runCommand runs a program to its end with the output of this process, and with its
+// input unless stdin is another, and passes signals on. It returns a codeError with the
+// program's exit code, or 128 and the signal that ended the program.
+func runCommand(name string, args, env []string, stdin io.Reader) error {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdin = stdin
 	err := runToEnd(cmd, func(s os.Signal) bool {
 		// Ctrl-C reaches the program from the terminal, as it reaches this process.
 		return s != os.Interrupt || !isTerminal(os.Stdin)
@@ -47,10 +49,8 @@ func runCommand(name string, args, env []string) error {
 	case errors.As(err, &exit):
 	case cmd.Process != nil:
 		return err
-	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
-		return codeError{codeNoCommand, fmt.Sprintf("%s: there is no such command", name)}
 	default:
-		return codeError{codeCannotRun, fmt.Sprintf("%s cannot be run: %v", name, errors.Unwrap(err))}
+		return cannotRun(name, err)
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return codeError{codeSignal + int(status.Signal()), ""}
@@ -58,10 +58,21 @@ func runCommand(name string, args, env []string) error {
 	return codeError{exit.ExitCode(), ""}
 }
 
+// cannotRun explains why a program cannot be started.
+func cannotRun(name string, err error) error {
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		return codeError{codeNoCommand, fmt.Sprintf("%s: there is no such command", name)}
+	}
+	return codeError{codeCannotRun, fmt.Sprintf("%s cannot be run: %v", name, errors.Unwrap(err))}
+}
+
 // runToEnd runs cmd to its end with the input and output of this process, and passes
 // on the signals that pass accepts.
 func runToEnd(cmd *exec.Cmd, pass func(os.Signal) bool) error {
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if cmd.Stdin == nil {
+		cmd.Stdin = os.Stdin
+	}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// If this process is killed, its lock becomes free and its terminal is left
 	// alone, so cmd must end. Linux sends the signal when the thread ends that
 	// started cmd.

@@ -36,7 +36,8 @@ const (
 	exitNotExist   = "      3  the key has no segment"
 	exitPermission = "      4  the store or the segment is not accessible to this user"
 	exitNoSpace    = "      5  the store is full, or a limit is reached"
-	exitRun        = "    126  the command cannot be run\n    127  there is no such command\n      N  any other: the exit code of the command"
+	exitCannotRun  = "    126  the command cannot be run\n    127  there is no such command"
+	exitRun        = exitCannotRun + "\n      N  any other: the exit code of the command"
 )
 
 // withHelp completes a command's help: its examples, and the exit codes that not
@@ -45,6 +46,9 @@ func withHelp(cmd *cobra.Command, examples string, exits ...string) *cobra.Comma
 	cmd.Flags().SortFlags = false
 	cmd.Example = examples
 	lines := []string{"      0  done", "      1  failed, for a reason that has no code of its own", "      2  wrong usage"}
+	if len(exits) > 0 && strings.HasPrefix(exits[0], "      1  ") { // the command says more about it
+		lines[1], exits = exits[0], exits[1:]
+	}
 	lines = append(lines, exits...)
 	lines = append(lines, "  128+N  ended by signal N: 130 by Ctrl-C, 141 if nothing reads the output")
 	cmd.Annotations = map[string]string{"exits": strings.Join(lines, "\n")}

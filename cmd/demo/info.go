@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -12,13 +14,17 @@ import (
 
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
+	"qshm/shm/stream"
 )
 
 const infoHelp = `Describe a segment: its file, the processes that are attached, the one that
 holds the lock, and how often the segment has changed.
 
-Looking does not attach, changes nothing, and does not wait. --json prints one
-object, as "demo ls --help" describes it.`
+Of a stream of messages it also tells how full the ring is, and how far each
+reader is behind.
+
+Looking changes nothing, and does not wait. It attaches only to a live stream,
+for a moment. --json prints one object, as "demo ls --help" describes it.`
 
 const infoExamples = `  demo info frames
   demo info frames --json | jq .attachments`
@@ -36,10 +42,13 @@ func newInfo() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			ring := lookIntoStream(info)
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), toJSON(info))
+				object := toJSON(info)
+				object.Stream = ring
+				return printJSON(cmd.OutOrStdout(), object)
 			}
-			_, err = io.WriteString(cmd.OutOrStdout(), describe(info))
+			_, err = io.WriteString(cmd.OutOrStdout(), describe(info)+ring.describe())
 			return err
 		},
 	}
@@ -93,4 +102,61 @@ func statusMeaning(s shm.Status) string {
 		return "removed: the key is free again, but processes are still attached"
 	}
 	return s.String()
+}
+
+// kind says what is in a segment. It reads the file, and does not attach.
+func kind(info shm.Info) string {
+	const none = "-"
+	f, err := os.Open(info.Path)
+	if err != nil {
+		return none
+	}
+	defer f.Close()
+	var size [4]byte // of the segment's header, see shm/FORMAT.md
+	if _, err := f.ReadAt(size[:], 16); err != nil {
+		return none
+	}
+	var magic [8]byte // see shm/stream
+	if _, err := f.ReadAt(magic[:], int64(binary.NativeEndian.Uint32(size[:]))); err != nil || string(magic[:]) != "qshmstrm" {
+		return none
+	}
+	return "stream"
+}
+
+// lookIntoStream describes the stream in a segment; nil if it is none, or not alive.
+func lookIntoStream(info shm.Info) *streamJSON {
+	if info.Status != shm.StatusLive || kind(info) != "stream" {
+		return nil
+	}
+	is, err := stream.Stat(info.Key, storeOptions()...)
+	if err != nil {
+		return nil
+	}
+	s := &streamJSON{is.Capacity, is.Used, is.Sent, is.Writers, []readerJSON{}}
+	for _, r := range is.Readers {
+		s.Readers = append(s.Readers, readerJSON{r.PID, fmt.Sprintf("%016x", r.ID), r.Group, r.Latest, r.Behind})
+	}
+	return s
+}
+
+// describe says in lines what is known about a stream.
+func (s *streamJSON) describe() string {
+	if s == nil {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-12sof %s, %s used\n", "ring", units.Format(int64(s.Capacity)), units.Count(s.Used, "byte"))
+	fmt.Fprintf(&b, "%-12s%s, by %s that may send more\n", "sent", units.Count(int64(s.Sent), "message"), units.Count(s.Writers, "writer"))
+	fmt.Fprintf(&b, "%-12s%d\n", "readers", len(s.Readers))
+	for _, r := range s.Readers {
+		what := ""
+		if r.Group != "" {
+			what = fmt.Sprintf(", of the group %q", r.Group)
+		}
+		if r.Latest {
+			what = ", only the latest"
+		}
+		fmt.Fprintf(&b, "%-12sprocess %-7d %s behind%s\n", "", r.PID, units.Count(r.Behind, "byte"), what)
+	}
+	return b.String()
 }

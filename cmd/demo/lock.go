@@ -92,7 +92,7 @@ func (l *locking) run(cmd *cobra.Command, key string, command []string) error {
 		fmt.Fprintf(cmd.ErrOrStderr(), "demo: the last process that held the lock of %q died while it held it\n", key)
 		env = append(env, "QSHM_ABANDONED=1")
 	}
-	err = runCommand(command[0], command[1:], env)
+	err = runCommand(command[0], command[1:], env, nil)
 	if unlocked := seg.Unlock(); err == nil {
 		err = unlocked
 	}

@@ -26,6 +26,9 @@ STATUS is one of
   unknown   this user may not read the file, or this system does not have the
             kind of locks that the segment was made with
 
+KIND is "stream" for a stream of messages (see "demo send --help"), and "-" for
+other memory.
+
 LOCKED BY is the process that holds the segment's lock, or "abandoned" if a
 process died while it held it. Process numbers are those of the process's own
 container, if it runs in one.
@@ -40,6 +43,9 @@ container, if it runs in one.
   perm         its permissions, as "0600"
   created      time, RFC 3339
   status       as above
+  kind         "stream" or "-"
+  stream       of "demo info", for a stream: capacity, used, sent, writers, and
+               readers: pid, id, group, latest, behind (in bytes); else null
   attached     number of attachments of live processes
   attachments  those: pid, read_only, id (16 hex digits, never the same twice)
   lock_owner   the attachment that holds the lock, or null
@@ -56,7 +62,7 @@ segment does not exist any more, its last object with the status "gone".`
 const lsExamples = `  demo ls -l
   demo ls --watch --json | jq 'select(.status == "dead").key'`
 
-var lsColumns = []column{keyColumn, bytesColumn, attachedColumn, statusColumn, lockColumn, ownerColumn, permColumn}
+var lsColumns = []column{keyColumn, bytesColumn, attachedColumn, statusColumn, kindColumn, lockColumn, ownerColumn, permColumn}
 
 // listing is a run of demo ls.
 type listing struct {
@@ -206,6 +212,8 @@ type (
 		Perm        string           `json:"perm"`
 		Created     time.Time        `json:"created"`
 		Status      string           `json:"status"`
+		Kind        string           `json:"kind"`
+		Stream      *streamJSON      `json:"stream"`
 		Attached    int              `json:"attached"`
 		Attachments []attachmentJSON `json:"attachments"`
 		LockOwner   *attachmentJSON  `json:"lock_owner"`
@@ -213,6 +221,20 @@ type (
 		Version     uint32           `json:"version"`
 		MaxAttached int              `json:"max_attached"`
 		ID          string           `json:"id"`
+	}
+	streamJSON struct {
+		Capacity int          `json:"capacity"`
+		Used     int          `json:"used"`
+		Sent     uint64       `json:"sent"`
+		Writers  int          `json:"writers"`
+		Readers  []readerJSON `json:"readers"`
+	}
+	readerJSON struct {
+		PID    int    `json:"pid"`
+		ID     string `json:"id"`
+		Group  string `json:"group"`
+		Latest bool   `json:"latest"`
+		Behind int    `json:"behind"`
 	}
 	attachmentJSON struct {
 		PID      int    `json:"pid"`
@@ -224,7 +246,7 @@ type (
 func toJSON(info shm.Info) segmentJSON {
 	s := segmentJSON{
 		Key: info.Key, Name: info.Name, Path: info.Path, Size: info.Size, UID: info.UID, Owner: owner(info.UID),
-		Perm: permText(info), Created: info.Created, Status: info.Status.String(),
+		Perm: permText(info), Created: info.Created, Status: info.Status.String(), Kind: kind(info),
 		Attached: info.Attached, Attachments: []attachmentJSON{}, Abandoned: info.Abandoned, Version: info.Version,
 		MaxAttached: info.MaxAttached, ID: fmt.Sprintf("%016x", info.ID),
 	}

@@ -23,6 +23,7 @@ import (
 //	code N demo ARG...      runs demo to its end, which must be with exit code N
 //	start NAME demo ARG...  starts demo, with its input open
 //	type NAME TEXT          gives it a line
+//	send NAME FILE          gives it a file
 //	eof NAME                ends its input
 //	see NAME TEXT           waits until it has printed TEXT, on either output
 //	never NAME TEXT         fails if it has printed TEXT
@@ -43,7 +44,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"code": cmdCode, "start": cmdStart, "type": cmdType, "eof": cmdEOF, "see": cmdSee, "never": cmdNever,
+			"code": cmdCode, "start": cmdStart, "type": cmdType, "send": cmdSend, "eof": cmdEOF, "see": cmdSee, "never": cmdNever,
 			"kill9": cmdKill, "signal": cmdSignal, "ends": cmdEnds, "empty": cmdEmpty, "json": cmdJSON,
 		},
 	})
@@ -64,6 +65,7 @@ type processes struct {
 type process struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
+	sent  sync.WaitGroup // of what send gives it
 	mu    sync.Mutex
 	text  bytes.Buffer // what it has printed
 	grown chan struct{}
@@ -139,8 +141,21 @@ func cmdType(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
+func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
+	p, text := named(ts, args), ts.ReadFile(args[1])
+	p.sent.Add(1)
+	go func() { // it may read slowly
+		defer p.sent.Done()
+		io.WriteString(p.in, text)
+	}()
+}
+
 func cmdEOF(ts *testscript.TestScript, neg bool, args []string) {
-	ts.Check(named(ts, args).in.Close())
+	p := named(ts, args)
+	go func() {
+		p.sent.Wait()
+		p.in.Close()
+	}()
 }
 
 func cmdSee(ts *testscript.TestScript, neg bool, args []string) {

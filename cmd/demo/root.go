@@ -17,24 +17,25 @@ const rootHelp = `Memory shared between processes by key.
 
 Run it twice, in two terminals:
 
-  demo            the first run creates a segment of shared memory; type lines
-  demo            every further run attaches, and shows each line as it comes
+  demo            the first run creates a stream in shared memory; type lines
+  demo            every further run shows them, and what is typed there as well
 
-The text is in memory that both processes see; nothing is sent. The segment is
-destroyed when the last process detaches or dies.
+The text is in memory that all runs see, in a ring. It is destroyed when the
+last process detaches or dies.
 
-It works with pipes, too. In a script, say which run reads and which one writes,
-since either may come first: with --read a run waits for a writer, with
---readers 1 for one reader.
+It works with pipes, too: a run whose input is a pipe or a file writes it,
+unchanged, and with --read or the input /dev/null a run only reads. Either may
+come first. A run that writes a pipe waits for one reader, with --readers N for
+N readers. A run that reads begins with the oldest text in the ring. While the
+ring is full of text that a reader has not read, writers wait for it.
 
-A run ends at the end of its input or with Ctrl-C. A run that reads also ends
-when the writer has ended or was killed. If the writer ends while other runs
-read, the next run writes.
+A run ends at the end of its input or with Ctrl-C. A run that only reads ends
+when the last writer has ended or was killed.
 
 The other commands show which segments there are, and how they work: begin with
 "demo tour".`
 
-const rootExamples = `  seq 1000 | demo --key numbers --readers 1 &
+const rootExamples = `  seq 1000 | demo --key numbers &
   demo --key numbers --read > copy`
 
 // store is the flag --store.
@@ -69,10 +70,11 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	withHelp(root, rootExamples, exitNotExist, exitPermission, exitNoSpace,
-		"      6  read, perhaps half-written: the last writer died holding the lock",
-		"     75  busy: a lock (lock), an instance (single), a segment in use (rm)",
-		"    126  the command cannot be run (lock, single)",
-		"    127  there is no such command (lock, single)")
+		"      6  a writer died: perhaps half-written (read), or before its end (recv)",
+		"     75  busy: a lock (lock), an instance (single), a segment in use (rm);",
+		"         no message in time (recv)",
+		"    126  the command cannot be run (lock, single, recv)",
+		"    127  there is no such command (lock, single, recv)")
 	addShare(root)
 	root.Flags().Bool("version", false, "print the version")
 	root.PersistentFlags().SortFlags = false
@@ -80,7 +82,7 @@ func newRoot() *cobra.Command {
 		"use the store in `DIR` (default $QSHM_DIR, else /dev/shm/qshm-UID, else in the temp directory)")
 	root.PersistentFlags().BoolP("help", "h", false, "print this help")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err, cmd.CommandPath()} })
-	root.AddCommand(newTour(), newTourPeer(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newBench(), newBenchPeer(), newRm())
+	root.AddCommand(newTour(), newTourPeer(), newSend(), newRecv(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newBench(), newBenchPeer(), newRm())
 	root.SetHelpCommand(newHelp())
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")

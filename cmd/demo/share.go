@@ -1,108 +1,127 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"qshm/cmd/demo/internal/textlog"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
+	"qshm/shm/stream"
 )
 
-// The program run twice: the first run shares its input, the others show it.
+// The program run twice: what is typed in one run shows in the others.
 
 // addShare makes the root command share text.
 func addShare(root *cobra.Command) {
 	size := units.Size(64 << 10)
-	var (
-		key     string
-		readers int
-		read    bool
-	)
+	s := sharing{cmd: root, self: fmt.Sprintf("%d.%08x", os.Getpid(), rand.Uint32())}
 	flags := root.Flags()
-	flags.StringVarP(&key, "key", "k", "demo", "meet the other runs under `KEY`")
-	flags.VarP(&size, "size", "s", "size of the segment if this run creates it: 4096, 64KiB, 1M")
-	flags.BoolVarP(&read, "read", "r", false, "read, and wait for a writer if there is none yet")
-	flags.IntVar(&readers, "readers", 0, "if this run writes, wait for `N` readers first")
+	flags.StringVarP(&s.key, "key", "k", "demo", "meet the other runs under `KEY`")
+	flags.VarP(&size, "size", "s", "size of the ring if this run creates it: 4096, 64KiB, 1M")
+	flags.BoolVarP(&s.onlyRead, "read", "r", false, "only read, and wait for a writer if there is none yet")
+	flags.IntVar(&s.readers, "readers", 0, "wait for `N` readers before writing (default 1 if the input is no terminal)")
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkRing(cmd, size); err != nil {
+			return err
+		}
 		switch {
-		case size < textlog.MinSize:
-			return usageError{fmt.Errorf("--size %d is too small for text: want at least %d", size, textlog.MinSize), "demo"}
-		case readers < 0:
-			return usageError{fmt.Errorf("--readers %d: want a number of processes", readers), "demo"}
-		case readers > 0 && read:
+		case s.readers < 0:
+			return usageError{fmt.Errorf("--readers %d: want a number of processes", s.readers), "demo"}
+		case s.readers > 0 && s.onlyRead:
 			return usageError{errors.New("--read and --readers exclude each other: one reads, the other writes"), "demo"}
 		}
-		s := sharing{cmd: cmd, key: key, readers: readers, onlyRead: read}
+		s.writes = !s.onlyRead && !isNull(cmd.InOrStdin())
+		s.types = s.writes && isTerminal(cmd.InOrStdin())
+		if s.writes && !s.types && !flags.Changed("readers") {
+			s.readers = 1
+		}
 		return s.run(cmd.Context(), int(size))
 	}
 }
 
-// sharing is one run.
+// isNull reports whether f is the null device.
+func isNull(f any) bool {
+	file, ok := f.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 || isTerminal(f) {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return runtime.GOOS == "windows" || err == nil && os.SameFile(info, null)
+}
+
+// sharing is one run. It reads, or writes, or at a terminal both.
 type sharing struct {
 	cmd      *cobra.Command
 	key      string
+	self     string // tells this run from others, see header
 	readers  int
 	onlyRead bool
-	seg      *shm.Segment
-	log      *textlog.Log
+	writes   bool
+	types    bool // writes what a user types, and reads
+	*stream.Stream
 }
 
 // say reports on standard error; standard output is for the text.
-func (s *sharing) say(format string, args ...any) {
-	fmt.Fprintf(s.cmd.ErrOrStderr(), "demo: "+format+"\n", args...)
+func (s *sharing) say(format string, args ...any) { say(s.cmd, format, args...) }
+
+func say(cmd *cobra.Command, format string, args ...any) {
+	fmt.Fprintf(cmd.ErrOrStderr(), "demo: "+format+"\n", args...)
 }
 
-func (s *sharing) run(ctx context.Context, size int) error {
-	seg, created, err := shm.Open(s.key, size, append(storeOptions(), shm.WithContext(ctx))...)
-	if err != nil {
-		return err
-	}
-	defer seg.Close()
-	s.seg = seg
-	s.log, err = textlog.Join(seg, !s.onlyRead)
-	if errors.Is(err, textlog.ErrForeign) {
-		return fmt.Errorf("%q has other contents (%s, no shared text); name another key with --key", s.key, units.Format(int64(seg.Size())))
+func (s *sharing) run(ctx context.Context, size int) (err error) {
+	s.Stream, err = openStream(ctx, s.key, size)
+	if errors.Is(err, stream.ErrNotStream) {
+		return fmt.Errorf("%q has other contents; name another key with --key", s.key)
 	}
 	if err != nil {
 		return err
 	}
-	did := "attached to"
-	if created {
-		did = "created"
-	}
-	info, err := seg.Info()
+	defer s.Close()
+	info, err := shm.Stat(s.key, storeOptions()...)
 	if err != nil {
 		return err
 	}
-	did = fmt.Sprintf("%s %q, %s, %d attached", did, s.key, units.Format(info.Size), info.Attached)
-	if s.log.Writer() {
-		s.say("%s; further runs show what is typed here; Ctrl-D ends", did)
-		err = s.write(ctx)
-	} else {
-		doing := "showing what the writer shares"
-		if created {
-			doing = "waiting for a writer"
-		}
-		s.say("%s; %s", did, doing)
+	did, doing := "attached to", "showing what the others write"
+	if info.Attached == 1 {
+		did, doing = "created", "waiting for a writer"
+	}
+	switch {
+	case s.types:
+		doing = "type lines, and see those of other runs; Ctrl-D ends"
+	case s.writes:
+		doing = "sharing the input"
+	}
+	s.say("%s %q, %s, %d attached; %s", did, s.key, units.Format(int64(s.Capacity())), info.Attached, doing)
+	switch {
+	case s.types:
+		err = s.talk(ctx)
+	case s.writes:
+		err = interruptible(ctx, func() error { return s.write(ctx) })
+	default:
 		err = s.read(ctx)
-	}
-	if ended := s.log.End(); err == nil {
-		err = ended
 	}
 	return s.leave(err)
 }
 
 // leave detaches and says what became of the segment.
 func (s *sharing) leave(err error) error {
-	if detached := s.seg.Detach(); detached != nil && err == nil {
-		err = detached
+	if closed := s.Close(); closed != nil && err == nil {
+		err = closed
 	}
 	info, missing := shm.Stat(s.key, storeOptions()...)
 	switch {
@@ -115,88 +134,181 @@ func (s *sharing) leave(err error) error {
 	return err
 }
 
-// write shares the lines of the input, until the input or the context ends.
-func (s *sharing) write(ctx context.Context) error {
-	if err := s.awaitReaders(ctx); err != nil {
+// talk writes what is typed and shows what others write, until the input ends.
+func (s *sharing) talk(ctx context.Context) error {
+	sub, err := s.Subscribe(stream.FromOldest())
+	if err != nil {
 		return err
 	}
-	type piece struct {
-		text []byte
-		err  error
+	if err := s.Send(ctx, []byte(s.header(joined))); err != nil {
+		return err
 	}
-	pieces := make(chan piece)
-	go func() { // a read cannot be cancelled; it ends with the process
-		in := bufio.NewReader(s.cmd.InOrStdin())
-		for {
-			text, err := in.ReadSlice('\n')
-			if errors.Is(err, bufio.ErrBufferFull) {
-				err = nil // a long line comes in pieces
-			}
-			select {
-			case pieces <- piece{append([]byte(nil), text...), err}:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
+	defer func() {
+		soon, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		s.Send(soon, []byte(s.header(left))) // if there is no room for it, nobody learns
 	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case p := <-pieces:
-			if err := s.log.Append(ctx, p.text); err != nil {
+	typing, stop := context.WithCancel(ctx)
+	defer stop()
+	typed := make(chan error, 1)
+	go func() {
+		defer stop()
+		typed <- s.write(ctx)
+	}()
+	err = s.show(typing, sub)
+	if typing.Err() != nil && ctx.Err() == nil {
+		return <-typed // the end of the input
+	}
+	return err
+}
+
+// write shares the input, until it ends.
+func (s *sharing) write(ctx context.Context) error {
+	t := newTransfer(s.cmd, s.Stream, "")
+	defer t.end()
+	head := s.header("")
+	piece := make([]byte, min(16<<10, s.MaxMessage()))
+	text := piece[copy(piece, head):]
+	for waited := false; ; {
+		n, err := s.cmd.InOrStdin().Read(text)
+		if n > 0 && !waited { // not for an empty input
+			if err := s.awaitReaders(ctx); err != nil {
 				return err
 			}
-			if errors.Is(p.err, io.EOF) {
-				return nil
+			waited = true
+		}
+		if n > 0 {
+			if err := t.send(ctx, piece[:len(head)+n]); err != nil {
+				return err
 			}
-			if p.err != nil {
-				return fmt.Errorf("reading the input: %w", p.err)
-			}
+		}
+		if errors.Is(err, io.EOF) && s.types {
+			return nil
+		}
+		if errors.Is(err, io.EOF) {
+			return s.Writer(ctx).Close() // readers learn it even if there was no text
+		}
+		if err != nil {
+			return fmt.Errorf("reading the input: %w", err)
 		}
 	}
 }
 
-// awaitReaders waits until as many readers are attached as --readers says. Each
-// reader changes the segment when it joins, which ends the Wait.
+// awaitReaders waits until as many other runs read as --readers says.
 func (s *sharing) awaitReaders(ctx context.Context) error {
-	for {
-		since := s.seg.Version()
-		info, err := s.seg.Info()
-		if err != nil || info.Attached > s.readers {
+	for told := false; ; told = true {
+		info, err := s.Info()
+		others := len(info.Readers)
+		if s.types {
+			others-- // this run
+		}
+		if err != nil || others >= s.readers {
 			return err
 		}
-		if _, err := s.seg.Wait(ctx, since); err != nil {
+		if !told {
+			s.say("waiting for %s", units.Count(s.readers, "reader"))
+		}
+		if len(info.Readers) == 0 {
+			err = s.AwaitReader(ctx)
+		} else {
+			err = pause(ctx, 20*time.Millisecond)
+		}
+		if err != nil {
 			return err
 		}
 	}
 }
 
-// read shows the text until the writer has ended.
+// read shows what others write, until the last writer has ended.
 func (s *sharing) read(ctx context.Context) error {
+	sub, err := s.Subscribe(stream.FromOldest())
+	if err != nil {
+		return err
+	}
+	err = s.show(ctx, sub)
+	switch {
+	case errors.Is(err, io.EOF):
+		s.say("the last writer has ended")
+		return nil
+	case errors.Is(err, stream.ErrWriterDied):
+		s.say("the writer was killed; what it had shared is complete")
+		return nil
+	}
+	return err
+}
+
+// show writes the texts of other runs to the output. On a terminal each line begins
+// with the process that it is from, if several write.
+func (s *sharing) show(ctx context.Context, sub *stream.Subscription) error {
 	out := s.cmd.OutOrStdout()
+	named := isTerminal(out)
+	writers := map[string]bool{}
+	last, open := "", false // whose text was written last, and whether its line has not ended
 	for {
-		text, lost, err := s.log.Next(ctx)
-		if lost > 0 {
-			s.say("%s missing here: this run was too slow, and the writer has overwritten them", units.Count(int64(lost), "byte"))
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			s.say("the writer has ended")
-			return nil
-		case errors.Is(err, textlog.ErrKilled):
-			s.say("the writer was killed; what it had shared is complete")
-			return nil
-		case err != nil:
+		message, err := sub.Next(ctx)
+		if err != nil {
 			return err
+		}
+		from, sign, text := unpack(message)
+		pid, _, _ := strings.Cut(from, ".")
+		if writers[from] = true; sign == left {
+			delete(writers, from)
+		}
+		if from == s.self {
+			continue
+		}
+		if s.types && sign != "" {
+			s.say("%s has %s", pid, map[string]string{joined: "joined", left: "left"}[sign])
+		}
+		if named && len(writers) > 1 && len(text) > 0 {
+			if pid == "" {
+				pid = "?" // from demo send, or another program
+			}
+			var lines bytes.Buffer
+			if open && from != last {
+				lines.WriteByte('\n')
+				open = false
+			}
+			for line := range bytes.Lines(text) {
+				if !open {
+					lines.WriteString(dim(out, pid+": "))
+				}
+				lines.Write(line)
+				open = false // the next line of the text is one
+			}
+			text = lines.Bytes()
+		}
+		if len(text) > 0 {
+			last, open = from, text[len(text)-1] != '\n'
 		}
 		if _, err := out.Write(text); err != nil {
 			return err
 		}
 	}
+}
+
+// Each message of a run begins with a header, which names the run: its process number,
+// and a random number, since processes in different containers may have the same one.
+const (
+	joined = "+"
+	left   = "-"
+)
+
+func (s *sharing) header(sign string) string { return "\x01" + s.self + sign + "\x02" }
+
+var headers = regexp.MustCompile(`^\x01([0-9]+\.[0-9a-f]{8})([+-]?)\x02`)
+
+// unpack takes a message apart. One without a header is a line, without the newline.
+func unpack(message []byte) (from, sign string, text []byte) {
+	if len(message) > 0 && message[0] == '\x01' {
+		if parts := headers.FindSubmatch(message); parts != nil {
+			return string(parts[1]), string(parts[2]), message[len(parts[0]):]
+		}
+	}
+	if bytes.HasSuffix(message, []byte("\n")) {
+		return "", "", message
+	}
+	return "", "", append(message[:len(message):len(message)], '\n')
 }
 
 // pause waits for a while, unless the context ends.

@@ -80,7 +80,7 @@ func runInstance(cmd *cobra.Command, instance *single.Instance, command []string
 			serve(cmd, unpackArgs(message), onMessage)
 		}
 	}()
-	err := runCommand(command[0], command[1:], nil)
+	err := runCommand(command[0], command[1:], nil, nil)
 	cancel()
 	<-served // the last message that was taken
 	if closed := instance.Close(); err == nil {

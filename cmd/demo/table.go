@@ -34,6 +34,7 @@ var (
 	bytesColumn    = column{"BYTES", 'b', true, func(r row) string { return strconv.FormatInt(r.Size, 10) }}
 	attachedColumn = column{"ATTACHED", 'a', true, func(r row) string { return strconv.Itoa(r.Attached) }}
 	statusColumn   = column{"STATUS", 's', false, func(r row) string { return r.Status.String() }}
+	kindColumn     = column{"KIND", 0, false, func(r row) string { return kind(r.Info) }}
 	lockColumn     = column{"LOCKED BY", 0, false, row.lockText}
 	ownerColumn    = column{"OWNER", 0, false, func(r row) string { return layout.Shorten(owner(r.UID), maxShownUser) }}
 	permColumn     = column{"PERMS", 0, false, func(r row) string { return permText(r.Info) }}

@@ -109,7 +109,7 @@ func (x *terminal) until(what string, ok func() bool) {
 		case <-x.changed:
 		case <-time.After(50 * time.Millisecond):
 		case <-late:
-			x.t.Fatalf("%s: the screen does not show %s, but:\n%s", x.cmd.Args[1], what, strings.Join(x.rows(), "\n"))
+			x.t.Fatalf("%v: the screen does not show %s, but:\n%s", x.cmd.Args, what, strings.Join(x.rows(), "\n"))
 		}
 	}
 }
@@ -132,10 +132,10 @@ func (x *terminal) ends(code int) {
 	select {
 	case <-x.ended:
 	case <-time.After(patience):
-		x.t.Fatalf("%s does not end:\n%s", x.cmd.Args[1], strings.Join(x.rows(), "\n"))
+		x.t.Fatalf("%v does not end:\n%s", x.cmd.Args, strings.Join(x.rows(), "\n"))
 	}
 	if got := x.cmd.ProcessState.ExitCode(); got != code {
-		x.t.Errorf("%s ends with exit code %d, want %d", x.cmd.Args[1], got, code)
+		x.t.Errorf("%v ends with exit code %d, want %d", x.cmd.Args, got, code)
 	}
 	x.until("the normal screen, with a cursor, in its former mode", func() bool {
 		now, err := term.GetState(int(x.pty.Fd()))

@@ -93,3 +93,13 @@ func (d *Duration) Set(text string) error {
 	*d = Duration(n)
 	return nil
 }
+
+// About writes a number of bytes with one decimal.
+func About(n int64) string {
+	for _, u := range []string{"GiB", "MiB", "KiB"} {
+		if f := factors[strings.ToLower(u)]; n >= f {
+			return fmt.Sprintf("%.1f %s", float64(n)/float64(f), u)
+		}
+	}
+	return Count(n, "byte")
+}

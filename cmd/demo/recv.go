@@ -1,0 +1,232 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"qshm/cmd/demo/internal/units"
+	"qshm/shm"
+	"qshm/shm/stream"
+)
+
+const recvHelp = `Print the messages that runs of "demo send" with the same KEY send, each on a
+line, or with --framed each after its length, a 32-bit number with the highest
+byte first. Either side may come first. The run ends when every sender has
+ended.
+
+Every reader gets every message that is sent after it has come; with
+--from-oldest also those that are still in the ring. --latest passes over all
+messages but the newest, and never makes a sender wait.
+
+Runs with the same --group share the messages: each is for one of them. A
+message is done when its run asks for the next one. If a run is killed before,
+another one of the group gets the message.
+
+With a COMMAND, the run starts it for each message, which is on its standard
+input, one after the other. If the message was given to another run before,
+which was killed, the command finds QSHM_REDELIVERED=1 in its environment. A
+command that fails is reported, and its message counts as done, unless a signal
+has ended this run: then another run of the group gets it.`
+
+const recvExamples = `  demo recv jobs > all
+  demo recv jobs --group workers -- xargs -I{} convert {} {}.jpg`
+
+// receiving is a run of demo recv.
+type receiving struct {
+	*transfer
+	cmd                        *cobra.Command
+	group                      string
+	latest, fromOldest, framed bool
+	count                      int
+	timeout                    units.Duration
+	command                    []string
+	failed                     int
+}
+
+func newRecv() *cobra.Command {
+	var r receiving
+	size := units.Size(defaultRing)
+	cmd := &cobra.Command{
+		Use:                   "recv KEY [flags] [-- COMMAND [ARG...]]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Receive what other processes send",
+		Long:                  recvHelp,
+		ValidArgsFunction:     completeKey(byShell),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() < 0 {
+				return oneKey(cmd, args)
+			}
+			return keyAndCommand(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r.cmd, r.command = cmd, args[1:]
+			switch flags := cmd.Flags(); {
+			case r.latest && r.group != "":
+				return usageError{errors.New("--latest and --group exclude each other"), cmd.CommandPath()}
+			case flags.Changed("count") && r.count < 1:
+				return usageError{fmt.Errorf("--count %d: want a number of messages", r.count), cmd.CommandPath()}
+			case flags.Changed("group") && r.group == "":
+				return usageError{errors.New("--group: want a name"), cmd.CommandPath()}
+			case r.framed && len(r.command) > 0:
+				return usageError{errors.New("--framed is for the output: a COMMAND gets the bytes of one message"), cmd.CommandPath()}
+			}
+			if err := checkRing(cmd, size); err != nil {
+				return err
+			}
+			if len(r.command) > 0 {
+				if _, err := exec.LookPath(r.command[0]); err != nil {
+					return cannotRun(r.command[0], err)
+				}
+			}
+			return r.run(cmd.Context(), args[0], int(size))
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&r.group, "group", "g", "", "share the messages with the other runs of the group `NAME`")
+	flags.BoolVar(&r.latest, "latest", false, "only the newest message each time")
+	flags.BoolVar(&r.fromOldest, "from-oldest", false, "begin with the oldest message that is in the ring")
+	flags.IntVarP(&r.count, "count", "n", 0, "end after `N` messages")
+	flags.VarP(&r.timeout, "timeout", "w", "give up if there is no message for TIME")
+	flags.Lookup("timeout").DefValue = ""
+	flags.BoolVar(&r.framed, "framed", false, "print the length of each message, and then its bytes")
+	flags.VarP(&size, "size", "s", "size of the ring if this run creates it")
+	return withHelp(cmd, recvExamples, "      1  a COMMAND has failed, or another reason that has no code of its own", exitPermission, exitNoSpace,
+		"      6  a sender was killed; what it had sent before was received",
+		"     75  there was no message in time (--timeout)", exitCannotRun)
+}
+
+func (r *receiving) run(ctx context.Context, key string, size int) error {
+	var opts []stream.Option
+	if r.group != "" {
+		opts = append(opts, stream.Group(r.group))
+	}
+	if r.latest {
+		opts = append(opts, stream.Latest())
+	}
+	if r.fromOldest {
+		opts = append(opts, stream.FromOldest())
+	}
+	s, err := openStream(ctx, key, size)
+	if err != nil {
+		return err
+	}
+	verb := "received"
+	if isTerminal(r.cmd.OutOrStdout()) {
+		verb = "" // the messages show how far it is
+	}
+	r.transfer = newTransfer(r.cmd, s, verb)
+	defer r.end()
+	sub, err := s.Subscribe(opts...)
+	if err == nil {
+		err = r.receive(ctx, sub)
+	}
+	if errors.Is(err, errUndone) {
+		// This process ends without closing, as if it were killed, so that another
+		// member gets the message; if there is none, the segment must not stay.
+		if info, err := shm.Stat(key, storeOptions()...); err == nil && info.Attached > 1 {
+			return ctx.Err()
+		}
+		err = ctx.Err()
+	}
+	if closed := s.Close(); err == nil {
+		err = closed
+	}
+	if err == nil && r.failed > 0 {
+		err = codeError{codeFailed, fmt.Sprintf("%d of %s failed", r.failed, units.Count(r.messages.Load(), "command"))}
+	}
+	return err
+}
+
+// errUndone: a signal has ended the command for a message.
+var errUndone = errors.New("interrupted")
+
+// receive handles the messages, until there are no more.
+func (r *receiving) receive(ctx context.Context, sub *stream.Subscription) error {
+	now, cancel := context.WithCancel(ctx)
+	cancel() // so that Next does not wait
+	out := bufio.NewWriterSize(r.cmd.OutOrStdout(), 64<<10)
+	for r.count == 0 || r.messages.Load() < int64(r.count) {
+		message, err := sub.Next(now)
+		if errors.Is(err, context.Canceled) {
+			if err := out.Flush(); err != nil {
+				return err
+			}
+			message, err = r.next(ctx, sub)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return out.Flush()
+		case errors.Is(err, stream.ErrWriterDied):
+			err = codeError{codeAbandoned, "a sender was killed; what it had sent before was received"}
+		}
+		if err == nil {
+			err = r.handle(ctx, out, message, sub.Redelivered())
+		}
+		if err != nil {
+			return errors.Join(err, out.Flush())
+		}
+		r.add(len(message))
+	}
+	return out.Flush()
+}
+
+// next waits for a message, as long as --timeout says.
+func (r *receiving) next(ctx context.Context, sub *stream.Subscription) ([]byte, error) {
+	if !r.cmd.Flags().Changed("timeout") {
+		return sub.Next(ctx)
+	}
+	bounded, cancel := context.WithTimeout(ctx, time.Duration(r.timeout))
+	defer cancel()
+	message, err := sub.Next(bounded)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = codeError{codeBusy, fmt.Sprintf("there was no message within %v", time.Duration(r.timeout))}
+	}
+	return message, err
+}
+
+// handle prints a message, or runs the command with it.
+func (r *receiving) handle(ctx context.Context, out *bufio.Writer, message []byte, again bool) error {
+	if len(r.command) > 0 {
+		var env []string
+		if again {
+			env = append(env, "QSHM_REDELIVERED=1")
+		}
+		err := runCommand(r.command[0], r.command[1:], env, bytes.NewReader(message))
+		if err != nil && ctx.Err() != nil && r.group != "" {
+			return errUndone
+		}
+		if err != nil {
+			r.failed++
+			reason := err.Error()
+			var coded codeError
+			if errors.As(err, &coded) && coded.line == "" {
+				reason = fmt.Sprintf("exit code %d", coded.code)
+			}
+			say(r.cmd, "message %d: %s: %s", r.messages.Load()+1, r.command[0], reason)
+		}
+		return nil
+	}
+	if again {
+		say(r.cmd, "message %d was given to another process before, which was killed", r.messages.Load()+1)
+	}
+	if r.framed {
+		var length [4]byte
+		binary.BigEndian.PutUint32(length[:], uint32(len(message)))
+		out.Write(length[:])
+	} else {
+		_, _, message = unpack(message)
+	}
+	if _, err := out.Write(message); err != nil || r.group == "" {
+		return err
+	}
+	return out.Flush() // before the message counts as done
+}

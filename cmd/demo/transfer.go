@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"qshm/cmd/demo/internal/units"
+	"qshm/shm"
+	"qshm/shm/stream"
+)
+
+// What the commands over streams have in common.
+
+const minRing = 4096
+
+// checkRing refuses a ring that is too small or too large.
+func checkRing(cmd *cobra.Command, size units.Size) error {
+	if size < minRing {
+		return usageError{fmt.Errorf("--size %d is too small: want at least %d", size, minRing), cmd.CommandPath()}
+	}
+	if uint64(size) > 8<<30 {
+		return usageError{fmt.Errorf("--size %d is too large: a ring has at most 8 GiB", size), cmd.CommandPath()}
+	}
+	return nil
+}
+
+// openStream attaches to the stream of a key, or creates it with a ring of size bytes.
+func openStream(ctx context.Context, key string, size int) (*stream.Stream, error) {
+	return stream.Open(key, size, append(storeOptions(), shm.WithContext(ctx))...)
+}
+
+// interruptible calls fn, and does not wait for it if ctx ends: a read of the input
+// cannot be cancelled; it ends with the process.
+func interruptible(ctx context.Context, fn func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A transfer is a number of messages that are sent or received. It shows on a terminal
+// how far it is, if it takes longer than two seconds, and says which reader holds it up.
+type transfer struct {
+	*stream.Stream
+	cmd             *cobra.Command
+	verb            string // "sent", "received"; empty: show no numbers
+	messages, bytes atomic.Int64
+	waits           atomic.Bool // in a call that may wait for readers
+	stop            chan struct{}
+	watch           sync.WaitGroup
+}
+
+const (
+	firstProgress = 2 * time.Second
+	everyProgress = 500 * time.Millisecond
+)
+
+func newTransfer(cmd *cobra.Command, s *stream.Stream, verb string) *transfer {
+	t := &transfer{Stream: s, cmd: cmd, verb: verb, stop: make(chan struct{})}
+	if !isTerminal(cmd.ErrOrStderr()) {
+		t.verb = ""
+	}
+	t.watch.Go(t.run)
+	return t
+}
+
+// end ends what is shown.
+func (t *transfer) end() {
+	close(t.stop)
+	t.watch.Wait()
+}
+
+func (t *transfer) send(ctx context.Context, message []byte) error {
+	t.waits.Store(true)
+	err := t.Send(ctx, message)
+	t.waits.Store(false)
+	if err == nil {
+		t.add(len(message))
+	}
+	return err
+}
+
+// flush waits until the readers have read everything.
+func (t *transfer) flush(ctx context.Context) error {
+	t.waits.Store(true)
+	return t.Flush(ctx)
+}
+
+func (t *transfer) add(n int) {
+	t.messages.Add(1)
+	t.bytes.Add(int64(n))
+}
+
+func (t *transfer) run() {
+	out := t.cmd.ErrOrStderr()
+	begun := time.Now()
+	tick := time.NewTicker(everyProgress)
+	defer tick.Stop()
+	shown, before, still := false, int64(0), 0
+	clear := func() {
+		if shown {
+			fmt.Fprint(out, "\r\x1b[K")
+		}
+		shown = false
+	}
+	defer clear()
+	for {
+		select {
+		case <-tick.C:
+		case <-t.stop:
+			return
+		}
+		n := t.messages.Load()
+		if still++; n != before || !t.waits.Load() {
+			still = 0
+		}
+		if still == int(firstProgress/everyProgress) {
+			clear()
+			t.sayWhoIsBehind()
+		}
+		took := time.Since(begun)
+		if n != before && t.verb != "" && took > firstProgress {
+			clear()
+			fmt.Fprintf(out, "%s %s, %s, %s a second", t.verb, units.Count(n, "message"),
+				units.About(t.bytes.Load()), units.About(int64(float64(t.bytes.Load())/took.Seconds())))
+			shown = true
+		}
+		before = n
+	}
+}
+
+// sayWhoIsBehind names the reader that is most behind.
+func (t *transfer) sayWhoIsBehind() {
+	info, err := t.Info()
+	var slowest stream.Reader
+	for _, r := range info.Readers {
+		if !r.Latest && r.Behind > slowest.Behind {
+			slowest = r
+		}
+	}
+	if err == nil && slowest.Behind > 0 {
+		say(t.cmd, "waiting for the reader in process %d, which is %s behind", slowest.PID, units.Count(slowest.Behind, "byte"))
+	}
+}
