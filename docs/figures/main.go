@@ -102,13 +102,17 @@ func parse(results string) (tables []table) {
 			continue
 		}
 		t := table{title: lines[0]}
+		unit := columns.Split(strings.TrimSpace(lines[1]), -1)[0]
+		if !strings.Contains(unit, "/") { // "turns/s" belongs to the figures; "time" does not
+			unit = ""
+		}
 		for _, line := range lines[2:] {
 			best := strings.HasPrefix(line, "*")
 			cells := columns.Split(strings.Trim(line, "* "), -1)
 			if len(cells) < 3 || !strings.HasPrefix(cells[2], "[") {
 				continue // failed, or a note
 			}
-			r := row{best: best, name: cells[0], value: cells[1]}
+			r := row{best: best, name: cells[0], value: strings.TrimSpace(cells[1] + " " + unit)}
 			if r.name != us {
 				r.ratio = cells[len(cells)-1]
 			}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds and vets all packages and their tests for every platform that the README names, or for those in
+# Builds and vets all packages and their tests for every platform that docs/platforms.md names, or for those in
 # $VET_PLATFORMS.
 #
 #   test/platforms/vet.sh [packages]     default: ./...
