@@ -170,7 +170,8 @@ func (r *Subscription) redeliver() (rec record, ok bool, err error) {
 		}
 		failpoint.At("stream_adopted")
 		c.pid.Store(uint32(pid))
-		r.cursor.owner.CompareAndSwap(r.s.id, 0) // this member's former cursor holds nothing
+		r.shared().moves.Add(1)                  // before this member's former cursor is free: see reap
+		r.cursor.owner.CompareAndSwap(r.s.id, 0) // it holds nothing
 		r.cursor, r.index = c, i
 		return rec, true, nil
 	}

@@ -73,7 +73,7 @@ type group struct {
 	idle    atomic.Uint32 // no member was alive: the group holds nobody up
 	word    atomic.Uint64
 	nameLen uint32
-	_       uint32
+	moves   atomic.Uint32 // counts members that have gone over to another cursor
 	name    [maxGroupName]byte
 	_       [40]byte
 }
@@ -145,20 +145,20 @@ func newRing(seg *shm.Segment) (*ring, error) {
 	if err != nil {
 		return nil, err
 	}
+	capacity := h.capacity // once: another program may change it
 	switch {
 	case h.magic != magic:
 		return nil, fmt.Errorf("%w: another program made it", ErrNotStream)
 	case h.version != formatVersion:
 		return nil, fmt.Errorf("%w that this version knows: it has version %d, and this is %d", ErrNotStream, h.version, formatVersion)
-	case h.ringOff != ringOff || h.capacity%8 != 0 || h.capacity < minCapacity || h.capacity > uint64(size-ringOff):
+	case h.ringOff != ringOff || capacity%8 != 0 || capacity < minCapacity || capacity > min(maxCapacity, uint64(size-ringOff)):
 		return nil, fmt.Errorf("%w: its header contradicts itself", ErrNotStream)
 	}
-	capacity := int(h.capacity)
-	words, err := shm.Slice[atomic.Uint64](seg, ringOff, capacity/8)
+	words, err := shm.Slice[atomic.Uint64](seg, ringOff, int(capacity/8))
 	if err != nil {
 		return nil, err
 	}
-	return &ring{h, words, seg.Data()[ringOff : ringOff+capacity], uint64(capacity)}, nil
+	return &ring{h, words, seg.Data()[ringOff : ringOff+int(capacity)], capacity}, nil
 }
 
 // maxMessage is the longest message: a record takes at most half the ring.

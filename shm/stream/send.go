@@ -47,29 +47,37 @@ func (s *Stream) unlock(op string) error {
 	return nil
 }
 
-// A Reservation is room for a message in the ring, to be written in place. It must
-// not be used after Commit or Abort.
+// A Reservation is room for a message in the ring, to be written in place.
 type Reservation struct {
-	s  *Stream
-	ok bool
+	s      *Stream
+	serial uint64 // which reservation of s it is
 }
 
 // Reserve makes room for a message of n bytes. Until Commit or Abort, no other
 // process or goroutine can send. Readers are not held up.
 //
 // Errors: those of Send.
-func (s *Stream) Reserve(ctx context.Context, n int) (r *Reservation, err error) {
+func (s *Stream) Reserve(ctx context.Context, n int) (*Reservation, error) {
+	serial, err := s.place(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return &Reservation{s, serial}, nil // Reserve is inlined, so that this takes no heap memory
+}
+
+func (s *Stream) place(ctx context.Context, n int) (serial uint64, err error) {
 	if !s.section.enter() {
-		return nil, fail("reserve", s.key, ErrClosed)
+		return 0, fail("reserve", s.key, ErrClosed)
 	}
 	locked := false
 	defer s.finish("reserve", &s.section, &locked, debug.SetPanicOnFault(true), &err)
 	if err := s.lockPlace(ctx, "reserve", n, &locked); err != nil {
-		return nil, err
+		return 0, err
 	}
 	locked = false // kept
-	s.reserve.ok = true
-	return &s.reserve, nil
+	s.serial++
+	s.reserved.Store(s.serial)
+	return s.serial, nil
 }
 
 // Bytes returns the memory of the message, aligned to 8 bytes. What it holds is
@@ -91,12 +99,11 @@ func (r *Reservation) end(op string, send bool) (err error) {
 	if !s.section.enter() {
 		return fail(op, s.key, ErrClosed)
 	}
-	locked := r.ok
+	locked := s.reserved.CompareAndSwap(r.serial, 0)
 	defer s.finish(op, &s.section, &locked, debug.SetPanicOnFault(true), &err)
-	if !r.ok {
+	if !locked {
 		return fail(op, s.key, ErrClosed)
 	}
-	r.ok = false
 	if send {
 		s.publish()
 	}
@@ -192,7 +199,16 @@ func (s *Stream) lock(ctx context.Context, sec *section) error {
 	if ok, err := s.seg.TryLock(); ok || err != nil {
 		return err
 	}
-	return sec.blocking(func() error { return s.seg.LockContext(ctx) })
+	locked := false
+	err := sec.blocking(func() error {
+		err := s.seg.LockContext(ctx)
+		locked = err == nil
+		return err
+	})
+	if err != nil && locked { // the section was closed meanwhile
+		s.seg.Unlock()
+	}
+	return err
 }
 
 // findPlace finds the place of a message of n bytes, s.at, and moves head out of its
@@ -316,6 +332,10 @@ func (s *Stream) reap(ctx context.Context) error {
 	}
 	r := s.ring
 	var live [maxGroups]bool
+	var moves [maxGroups]uint32
+	for i := range r.groups {
+		moves[i] = r.groups[i].moves.Load()
+	}
 	for i := range r.cursors {
 		c := &r.cursors[i]
 		id, mode := c.owner.Load(), c.mode.Load()
@@ -331,7 +351,8 @@ func (s *Stream) reap(ctx context.Context) error {
 		}
 	}
 	for i := range r.groups {
-		if g := &r.groups[i]; g.used.Load() != 0 && !live[i] {
+		// A member that has moved to another cursor meanwhile may have been missed.
+		if g := &r.groups[i]; g.used.Load() != 0 && !live[i] && g.moves.Load() == moves[i] {
 			g.idle.Store(1)
 		}
 	}

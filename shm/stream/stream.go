@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"qshm/shm"
+	"qshm/shm/internal/failpoint"
 )
 
 // A Stream is a process's end of a stream: it sends, or subscribes, or both. Its
@@ -23,8 +24,10 @@ type Stream struct {
 	section section // calls that touch the memory
 	at      place   // where the next message goes; the lock guards it
 	touched uint64  // cache lines before it are this processor's; the lock guards it
-	reserve Reservation
-	writer  atomic.Int32 // the index in writers, plus 1; 0: not a writer
+	serial  uint64  // of the last reservation; the lock guards it
+
+	reserved atomic.Uint64 // the serial of the reservation that is open; 0: none
+	writer   atomic.Int32  // the index in writers, plus 1; 0: not a writer
 
 	mu   sync.Mutex // guards subs
 	subs map[*Subscription]struct{}
@@ -70,9 +73,7 @@ func open(seg *shm.Segment) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{seg: seg, key: seg.Key(), id: seg.ID(), ring: r, subs: map[*Subscription]struct{}{}}
-	s.reserve.s = s
-	return s, nil
+	return &Stream{seg: seg, key: seg.Key(), id: seg.ID(), ring: r, subs: map[*Subscription]struct{}{}}, nil
 }
 
 // Key returns the key of the stream.
@@ -136,8 +137,9 @@ func (s *Stream) becomeWriter() error {
 	if free < 0 {
 		return fmt.Errorf("%w: a stream has at most %d writers", shm.ErrNoSpace, maxWriters)
 	}
+	s.ring.writers[free].Store(s.id) // before it counts: if it dies in between, readers learn that
+	failpoint.At("stream_writer")
 	s.ring.opened.Add(1)
-	s.ring.writers[free].Store(s.id)
 	s.writer.Store(int32(free) + 1)
 	return nil
 }

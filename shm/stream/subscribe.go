@@ -198,8 +198,10 @@ func (r *Subscription) claim(start uint64) error {
 		if id != 0 && (c.mode.Load() >= modeGroup && c.pos.Load() != 0 || r.s.seg.Alive(id)) {
 			continue
 		}
-		// Until mode and position are written, the cursor holds up writers where its
-		// former owner was, if at all. They are not at work: the caller has the lock.
+		// Until its position is written, the cursor is nobody's: what its former owner
+		// has left must not be taken for that of the new one, if that dies here.
+		c.mode.Store(0)
+		failpoint.At("stream_claim")
 		if !c.owner.CompareAndSwap(id, r.s.id) { // [claim_cursor]
 			continue
 		}
@@ -462,6 +464,7 @@ func (r *Subscription) sleep() error {
 func (r *Subscription) writersGone(ask bool) error {
 	h := r.s.ring
 	died := false
+	opened := h.opened.Load()
 	for i := range h.writers {
 		id := h.writers[i].Load()
 		switch {
@@ -474,6 +477,8 @@ func (r *Subscription) writersGone(ask bool) error {
 	}
 	switch {
 	case r.more(h): // sent before the writer has closed
+		return nil
+	case h.opened.Load() != opened: // a writer came before the last one has closed
 		return nil
 	case r.group >= 0 && r.othersHold():
 		return nil // one of them may die
