@@ -23,14 +23,20 @@ var errCorruptRing = fmt.Errorf("%w any more: another program has written into t
 
 // fail makes an error about key from any.
 func fail(op, key string, err error) error {
-	var inner *shm.Error
-	if errors.As(err, &inner) {
-		err = inner.Err
-	}
+	err = cause(err)
 	if errors.Is(err, shm.ErrDetached) {
 		err = ErrClosed
 	}
 	return &shm.Error{Op: op, Key: key, Err: err}
+}
+
+// cause returns what an *shm.Error is about, without its operation and key.
+func cause(err error) error {
+	var inner *shm.Error
+	if errors.As(err, &inner) {
+		return inner.Err
+	}
+	return err
 }
 
 // finish ends a call that is in sec, and that may have the lock. It turns a fault into

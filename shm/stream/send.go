@@ -186,8 +186,8 @@ func (s *Stream) lockPlace(ctx context.Context, op string, n int, locked *bool) 
 			if err := s.reap(ctx); err != nil {
 				return fail(op, s.key, err)
 			}
-		case ctx.Err() != nil:
-			return fail(op, s.key, fmt.Errorf("%w while %s", err, s.describeReader(behind)))
+		case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled): // ctx itself may be a little late
+			return fail(op, s.key, fmt.Errorf("%w while %s", cause(err), s.describeReader(behind)))
 		default:
 			return fail(op, s.key, err)
 		}
