@@ -58,26 +58,26 @@ type Reservation struct {
 //
 // Errors: those of Send.
 func (s *Stream) Reserve(ctx context.Context, n int) (*Reservation, error) {
-	serial, err := s.place(ctx, n)
+	r, err := s.place(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	return &Reservation{s, serial}, nil // Reserve is inlined, so that this takes no heap memory
+	return &r, nil // Reserve is inlined, so that this takes no heap memory
 }
 
-func (s *Stream) place(ctx context.Context, n int) (serial uint64, err error) {
+func (s *Stream) place(ctx context.Context, n int) (r Reservation, err error) {
 	if !s.section.enter() {
-		return 0, fail("reserve", s.key, ErrClosed)
+		return r, fail("reserve", s.key, ErrClosed)
 	}
 	locked := false
 	defer s.finish("reserve", &s.section, &locked, debug.SetPanicOnFault(true), &err)
 	if err := s.lockPlace(ctx, "reserve", n, &locked); err != nil {
-		return 0, err
+		return r, err
 	}
 	locked = false // kept
 	s.serial++
 	s.reserved.Store(s.serial)
-	return s.serial, nil
+	return Reservation{s, s.serial}, nil
 }
 
 // Bytes returns the memory of the message, aligned to 8 bytes. What it holds is
