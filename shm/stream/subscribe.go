@@ -484,7 +484,7 @@ func (r *Subscription) writersGone(ask bool) error {
 		return nil // one of them may die
 	case died:
 		return ErrWriterDied
-	case h.opened.Load() != r.base:
+	case opened != r.base:
 		return io.EOF
 	}
 	return nil
