@@ -29,7 +29,7 @@
 // # What is promised
 //
 // A message is there for all or not at all: a writer that dies before Commit has
-// sent nothing. Messages keep their order.
+// sent nothing. Messages keep their order, except those that are delivered again.
 //
 // A reader that is behind holds up the writers when the ring is full, unless it is
 // Latest. A Send that gives up says which reader that is. A reader that has died
@@ -37,12 +37,14 @@
 //
 // In a group, each message goes to one member. It is done when the member asks for
 // the next one or closes its subscription; if the member dies before that, another
-// member gets the message, and [Subscription.Redelivered] says so. A group without a
+// member gets the message, when it asks for the next one, and
+// [Subscription.Redelivered] says so; until then the message stays. A group without a
 // live member holds nobody up; it goes on where it was when the next member comes,
 // or at the oldest message that is still there.
 //
 // A reader gets io.EOF when all writers have closed their streams and it has read
-// everything, and [ErrWriterDied] if one of them died instead.
+// everything, and [ErrWriterDied] if one of them died instead. Writers that had closed
+// before it subscribed do not count, except for a group and with FromOldest.
 //
 // Waiting does not poll and takes no processor time. A reader looks for some
 // microseconds before it sleeps.

@@ -197,7 +197,7 @@ func TestWaitingCallsEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, dir, 64)
 			for fits := true; fits; {
-				short, cancel := context.WithTimeout(ctx, 1)
+				short, cancel := context.WithTimeout(ctx, 10e6)
 				fits = reader.Send(short, make([]byte, 24)) == nil
 				cancel()
 			}

@@ -91,7 +91,7 @@ func (r *Subscription) pollGroup() ([]byte, bool, error) {
 	}
 	for {
 		w := r.shared().word.Load()
-		r.confirm(w)
+		r.s.confirm(r.group, w)
 		pos, tail := groupPos(w), h.tail.Load()
 		if pos == tail {
 			return nil, false, nil
@@ -132,16 +132,23 @@ func (r *Subscription) deliver(rec record, again bool, err error) ([]byte, bool,
 // confirm marks the cursor of the member that has taken the message before w, in case
 // that it has died right after: before the next message is taken, and before the
 // cursor is judged.
-func (r *Subscription) confirm(w uint64) {
+func (s *Stream) confirm(group int, w uint64) {
 	i := int(w & 0xff)
-	if i >= maxReaders || i == r.index {
+	if i >= maxReaders {
 		return
 	}
-	c := &r.s.ring.cursors[i]
-	if v := c.pos.Load(); v&tentative != 0 && v>>groupBit == uint64(r.group) && int64(groupPos(w)-memberPos(v)) > 0 {
+	c := &s.ring.cursors[i]
+	if v := c.pos.Load(); v&tentative != 0 && v>>groupBit == uint64(group) && int64(groupPos(w)-memberPos(v)) > 0 {
 		failpoint.At("stream_confirm")
 		c.pos.CompareAndSwap(v, v&^flags|held) // [confirm]
 	}
+}
+
+// holds reports whether the cursor of a dead member holds a message. Otherwise the
+// member has died between two messages, and the cursor is free.
+func (s *Stream) holds(c *cursor, group int) bool {
+	s.confirm(group, s.ring.groups[group].word.Load())
+	return c.pos.Load()&held != 0
 }
 
 // redeliver takes over the cursor of a dead member that holds a message, together
@@ -154,12 +161,11 @@ func (r *Subscription) redeliver() (rec record, ok bool, err error) {
 		if i == r.index || id == 0 || c.mode.Load() != r.mode || r.s.seg.Alive(id) {
 			continue
 		}
-		r.confirm(r.shared().word.Load())
-		v := c.pos.Load()
-		if v&held == 0 {
-			c.owner.CompareAndSwap(id, 0) // it has died between two messages
+		if !r.s.holds(c, r.group) {
+			c.owner.CompareAndSwap(id, 0)
 			continue
 		}
+		v := c.pos.Load()
 		rec, ok := h.at(memberPos(v), h.tail.Load())
 		if !ok || rec.length < 0 {
 			return rec, false, errCorruptRing

@@ -74,7 +74,7 @@ type reader struct {
 	rest []byte // of the last message
 }
 
-func (r *reader) Read(p []byte) (int, error) {
+func (r *reader) Read(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -85,7 +85,12 @@ func (r *reader) Read(p []byte) (int, error) {
 		}
 		r.rest = message
 	}
-	n := copy(p, r.rest)
+	sub, locked := r.r, false
+	if !sub.section.enter() {
+		return 0, fail("read", sub.s.key, ErrClosed)
+	}
+	defer sub.s.finish("read", &sub.section, &locked, debug.SetPanicOnFault(true), &err)
+	n = copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
 }

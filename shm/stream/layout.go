@@ -48,7 +48,7 @@ type header struct {
 // clear the owner if that has died.
 type cursor struct {
 	owner atomic.Uint64 // the attachment of the reader; 0: the cursor is free
-	pos   atomic.Uint64 // everything before it was read, and perhaps more; of a member of a group, see memberWord
+	pos   atomic.Uint64 // everything before it was read; of a member of a group, see memberWord
 	mode  atomic.Uint32 // modeAll, …, or modeGroup + the index of the group
 	pid   atomic.Uint32 // for people
 	_     [104]byte

@@ -26,12 +26,12 @@ import (
 // are too many writers; shm.ErrCorrupt if another program has truncated the file; the
 // context's.
 func (s *Stream) Send(ctx context.Context, message []byte) (err error) {
-	if !s.section.enter() {
-		return fail("send", s.key, ErrClosed)
+	if err := s.begin(ctx, "send", len(message)); err != nil {
+		return err
 	}
-	locked := false
+	locked := true
 	defer s.finish("send", &s.section, &locked, debug.SetPanicOnFault(true), &err)
-	if err := s.lockPlace(ctx, "send", len(message), &locked); err != nil {
+	if err := s.makeRoom(ctx, "send", len(message), &locked); err != nil {
 		return err
 	}
 	copy(s.ring.message(&s.at.record), message)
@@ -66,12 +66,12 @@ func (s *Stream) Reserve(ctx context.Context, n int) (*Reservation, error) {
 }
 
 func (s *Stream) place(ctx context.Context, n int) (r Reservation, err error) {
-	if !s.section.enter() {
-		return r, fail("reserve", s.key, ErrClosed)
+	if err := s.begin(ctx, "reserve", n); err != nil {
+		return r, err
 	}
-	locked := false
+	locked := true
 	defer s.finish("reserve", &s.section, &locked, debug.SetPanicOnFault(true), &err)
-	if err := s.lockPlace(ctx, "reserve", n, &locked); err != nil {
+	if err := s.makeRoom(ctx, "reserve", n, &locked); err != nil {
 		return r, err
 	}
 	locked = false // kept
@@ -142,18 +142,32 @@ func (s *Stream) publish() {
 	failpoint.At("stream_unlock")
 }
 
-// lockPlace takes the lock and finds the place of a message of n bytes, s.at. It sets
-// *locked if it has the lock, also with an error. The caller is in the section.
-func (s *Stream) lockPlace(ctx context.Context, op string, n int, locked *bool) error {
+// begin takes the lock for a message of n bytes, and enters the section.
+func (s *Stream) begin(ctx context.Context, op string, n int) error {
 	if n < 0 || n > s.ring.maxMessage() {
 		return fail(op, s.key, fmt.Errorf("%w: a message of %d bytes; a ring of %d takes up to %d", shm.ErrSize, n, s.ring.capacity, s.ring.maxMessage()))
 	}
+	if err := s.seg.LockContext(ctx); err != nil {
+		return fail(op, s.key, err)
+	}
+	if !s.section.enter() {
+		s.seg.Unlock()
+		return fail(op, s.key, ErrClosed)
+	}
+	return nil
+}
+
+// makeRoom finds the place of a message of n bytes, s.at. The caller has the lock; while
+// a reader is behind, makeRoom releases it. *locked tells whether it has the lock.
+func (s *Stream) makeRoom(ctx context.Context, op string, n int, locked *bool) error {
 	var wait *slice
 	for {
-		if err := s.lock(ctx, &s.section); err != nil {
-			return fail(op, s.key, err)
+		if !*locked {
+			if err := s.lock(ctx, &s.section); err != nil {
+				return fail(op, s.key, err)
+			}
+			*locked = true
 		}
-		*locked = true
 		err := s.becomeWriter()
 		if err != nil {
 			return fail(op, s.key, err)
@@ -194,11 +208,8 @@ func (s *Stream) lockPlace(ctx context.Context, op string, n int, locked *bool) 
 	}
 }
 
-// lock takes the segment's lock.
+// lock takes the segment's lock for a call that is in sec.
 func (s *Stream) lock(ctx context.Context, sec *section) error {
-	if ok, err := s.seg.TryLock(); ok || err != nil {
-		return err
-	}
 	locked := false
 	err := sec.blocking(func() error {
 		err := s.seg.LockContext(ctx)
@@ -345,7 +356,7 @@ func (s *Stream) reap(ctx context.Context) error {
 			if mode >= modeGroup && mode < modeGroup+maxGroups {
 				live[mode-modeGroup] = true
 			}
-		case mode < modeGroup:
+		case mode < modeGroup || mode >= modeGroup+maxGroups || !s.holds(c, int(mode-modeGroup)):
 			failpoint.At("stream_reap")
 			c.owner.CompareAndSwap(id, 0) // [reap]
 		}

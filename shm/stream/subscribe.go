@@ -52,7 +52,6 @@ type Subscription struct {
 	group   int // the index of the group; -1: none
 
 	pos      uint64 // where the next record is; of a member, unused
-	told     uint64 // what the cursor says
 	touched  uint64 // cache lines before it were loaded
 	seen     uint64 // records up to here count
 	number   uint32 // of the message expected next
@@ -151,7 +150,7 @@ func (r *Subscription) begin(o options) error {
 	if r.mode == modeAll {
 		h.floor.Store(min(h.floor.Load(), start))
 	}
-	r.pos, r.told, r.seen = start, start, start
+	r.pos, r.seen = start, start
 	r.number = uint32(h.sent)
 	if o.fromOldest {
 		r.number -= r.count(head, tail)
@@ -250,8 +249,10 @@ func (r *Subscription) Next(ctx context.Context) (message []byte, err error) {
 			r.wait, waiting = *newSlice(ctx), true
 		}
 		if err := r.sleep(); err != nil {
+			if r.group >= 0 && (err == io.EOF || errors.Is(err, ErrWriterDied)) {
+				r.s.seg.Notify() // other members may wait for this one
+			}
 			if err == io.EOF {
-				r.s.seg.Notify() // other members of the group may wait for this one
 				return nil, io.EOF
 			}
 			return nil, fail("next", r.s.key, err)
@@ -259,9 +260,7 @@ func (r *Subscription) Next(ctx context.Context) (message []byte, err error) {
 	}
 }
 
-// release ends the use of the message that Next has returned last. A reader of its own
-// says so when a writer waits, when it has read an eighth of the ring, and before it
-// waits itself.
+// release ends the use of the message that Next has returned last.
 func (r *Subscription) release() {
 	failpoint.At("stream_release")
 	if r.group >= 0 {
@@ -271,8 +270,7 @@ func (r *Subscription) release() {
 		}
 		return
 	}
-	if h := r.s.ring; r.pos != r.told && (r.pos == r.seen || r.pos-r.told >= h.capacity/8 || h.wanted.Load() != 0) {
-		r.told = r.pos
+	if r.cursor.pos.Load() != r.pos {
 		r.cursor.pos.Store(r.pos) // [advance]
 		r.tell(r.pos)
 	}
@@ -397,7 +395,7 @@ func (r *Subscription) pollNew(ctx context.Context) ([]byte, bool, error) {
 // times. It reports whether there is one.
 func (r *Subscription) spin() bool {
 	h := r.s.ring
-	for looked, length := 0, 1; looked < r.patience; looked, length = looked+length, min(2*length, maxEase) {
+	for looked, length := 0, 1; looked < r.patience; looked, length = looked+length, min(2*length, maxPause) {
 		if r.more(h) {
 			r.patience = min(2*r.patience, maxPatience)
 			return true
@@ -419,7 +417,8 @@ func (r *Subscription) more(h *ring) bool {
 
 const (
 	pauseLoops = 40
-	maxEase    = 128 // some microseconds
+	maxEase    = 16  // some hundred nanoseconds
+	maxPause   = 128 // some microseconds
 )
 
 // minPatience and maxPatience are numbers of pauses, of 20 nanoseconds or so each. On
