@@ -30,6 +30,7 @@ check both  'lock: two attachments of one process, which does not see its own lo
 check both  'lock: a Lock and an Unlock that are late for the Detach of their attachment' lock safety '-DLATE -DPLAIN -DN=2 -DROUNDS=2'
 check both  'lock: the same, Detach releases the lock'                              lock safety '-DLATE -DNO_UNLOCK -DPLAIN -DN=2 -DROUNDS=2'
 check full  'lock: the same with writers and a crash'                               lock safety '-DLATE -DN=2 -DROUNDS=2 -DMAXCRASH=1'
+check both  'lock: Notify at any time, a crash, a snapshot, TryLock'                lock safety '-DNOTIFY -DMAXNOTIFY=2 -DN=2 -DROUNDS=2 -DMAXCRASH=1 -DSNAP -DTRY'
 check both  'lock: every run ends, a crash'                                         lock live   '-DLIVE -DPLAIN -DROUNDS=1 -DMAXCRASH=1'
 check full  'lock: every run ends, a crash, a stopped process'                      lock live   '-DLIVE -DPLAIN -DROUNDS=1 -DMAXCRASH=1 -DMAXSTOP=1'
 check both  'lock: a starving waiter is not starved by the others'                  lock live   '-DPLAIN -DSTARVE'

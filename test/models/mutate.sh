@@ -54,6 +54,7 @@ without fails M_UNLOCK_DROPS_COUNT lock safety "$late" 'unlock sets the count ba
 without fails M_NO_LOOK            lock safety "$late" 'a Lock does not look whether the attachment is detached'
 without fails M_FLAG_LATE          lock safety "$late" 'a Detach sets the flag after it has released the lock'
 without fails M_UNLOCK_UNCOUNTED   lock safety "$late" 'an Unlock that has to read the word again does not look whether the attachment is detached'
+without fails M_NOTIFY_IN_STEPS    lock safety '-DNOTIFY -DN=2 -DPLAIN -DROUNDS=2' 'Notify reads the word and then writes it'
 without holds M_FAST_DROPS_W       lock safety "$p -DTRY" 'W on a free word is only set by a waiter that wakes soon; kept, it costs nothing'
 without holds M_RECOVER_NO_WAKE    lock safety "$r" 'recovering wakes no waiter (costs a time slice)'
 
