@@ -114,4 +114,16 @@ without fails M_TRUNCATE_LATE  grow safety '-DN=2' 'a Grow that fails truncates 
 without fails M_LENGTH_FIRST   grow safety '-DMOVES=1' 'a reader asks for the length of the file before the size'
 without fails M_GROW_UNCOUNTED grow safety '-DSTICKY -DROUNDS=2 -DMOVES=1' 'Detach does not wait for a Grow'
 without holds M_OTHER_FILE     grow safety '-DMOVES=1' 'the file lock may be that of a successor: it excludes others too; kept for the error'
+
+c='-DGROUP -DMAXCRASH=1'
+without fails M_NO_LOOK_AGAIN    stream safety '' 'a writer does not look at the readers again when it has said that it waits'
+without fails M_WANT_LATE        stream safety '' 'a writer looks twice, and says that it waits after that'
+without fails M_TELL_FIRST       stream safety '' 'a reader looks for a writer that waits before it says where it is'
+without fails M_JOIN_NO_FLOOR    stream safety '-DM=5' 'a reader that begins with the oldest message does not lower the floor'
+without fails M_TAIL_FIRST       stream safety '-DN=1' 'a message counts before it is written'
+without fails M_HEAD_LATE        stream safety '-DN=1 -DLATEST' 'the head is moved after the old message is overwritten'
+without fails M_NO_REAP          stream safety '-DMAXCRASH=1' 'no writer reaps dead readers'
+without fails M_TENTATIVE_LATE   stream safety "$c" 'a member takes a message without writing it to its cursor first'
+without fails M_NO_CONFIRM       stream safety "$c" 'no member confirms'
+without fails M_ADOPT_NO_CONFIRM stream safety "$c" 'a member judges the cursor of a dead one without confirming it'
 exit $failed
