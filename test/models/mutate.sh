@@ -123,6 +123,7 @@ without fails M_JOIN_NO_FLOOR    stream safety '-DM=5' 'a reader that begins wit
 without fails M_TAIL_FIRST       stream safety '-DN=1' 'a message counts before it is written'
 without fails M_HEAD_LATE        stream safety '-DN=1 -DLATEST' 'the head is moved after the old message is overwritten'
 without fails M_NO_REAP          stream safety '-DMAXCRASH=1' 'no writer reaps dead readers'
+without fails M_NO_MOVES         stream safety "$c -DCAP=1 -DM=2" 'a writer takes a group for idle though a member has gone over to another cursor'
 without fails M_TENTATIVE_LATE   stream safety "$c" 'a member takes a message without writing it to its cursor first'
 without fails M_NO_CONFIRM       stream safety "$c" 'no member confirms'
 without fails M_ADOPT_NO_CONFIRM stream safety "$c" 'a member judges the cursor of a dead one without confirming it'
