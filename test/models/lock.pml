@@ -35,7 +35,11 @@
 #ifndef MAXCANCEL
 #define MAXCANCEL 0        /* waiters that give up, at any moment of waiting */
 #endif
-/* PLAIN: no process writes. TRY: rounds may be a TryLock. SNAP: rounds may be a snapshot.
+#ifndef MAXNOTIFY
+#define MAXNOTIFY 1        /* with NOTIFY: how often */
+#endif
+/* NOTIFY: a process moves the version at any moment, without the lock.
+   PLAIN: no process writes. TRY: rounds may be a TryLock. SNAP: rounds may be a snapshot.
    BACKOFF: a waiter that was woken in vain sleeps once without asking to be woken.
    REUSE: NSLOT slots for N processes: slots are claimed, released, recovered and claimed again in
    every round, without the file lock (as second attachments are; the file lock only allows less).
@@ -657,6 +661,21 @@ late_fin:
 }
 #endif
 
+#ifdef NOTIFY
+proctype Notifier() {
+	byte r = 0;
+	int w = 0;
+notify:
+#ifdef M_NOTIFY_IN_STEPS
+	w = word;
+	word = w + VERSION;
+#else
+	word = word + VERSION;
+#endif
+	atomic { r++; w = 0; if :: r < MAXNOTIFY -> goto notify :: else -> r = 0 fi }
+}
+#endif
+
 init {
 	byte k = 1;
 	atomic {
@@ -670,7 +689,11 @@ init {
 			run P(k); k++
 		od;
 #ifdef LATE
-		run Late()
+		run Late();
 #endif
+#ifdef NOTIFY
+		run Notifier();
+#endif
+		skip
 	}
 }

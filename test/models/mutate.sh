@@ -54,6 +54,7 @@ without fails M_UNLOCK_DROPS_COUNT lock safety "$late" 'unlock sets the count ba
 without fails M_NO_LOOK            lock safety "$late" 'a Lock does not look whether the attachment is detached'
 without fails M_FLAG_LATE          lock safety "$late" 'a Detach sets the flag after it has released the lock'
 without fails M_UNLOCK_UNCOUNTED   lock safety "$late" 'an Unlock that has to read the word again does not look whether the attachment is detached'
+without fails M_NOTIFY_IN_STEPS    lock safety '-DNOTIFY -DN=2 -DPLAIN -DROUNDS=2' 'Notify reads the word and then writes it'
 without holds M_FAST_DROPS_W       lock safety "$p -DTRY" 'W on a free word is only set by a waiter that wakes soon; kept, it costs nothing'
 without holds M_RECOVER_NO_WAKE    lock safety "$r" 'recovering wakes no waiter (costs a time slice)'
 
@@ -113,4 +114,17 @@ without fails M_TRUNCATE_LATE  grow safety '-DN=2' 'a Grow that fails truncates 
 without fails M_LENGTH_FIRST   grow safety '-DMOVES=1' 'a reader asks for the length of the file before the size'
 without fails M_GROW_UNCOUNTED grow safety '-DSTICKY -DROUNDS=2 -DMOVES=1' 'Detach does not wait for a Grow'
 without holds M_OTHER_FILE     grow safety '-DMOVES=1' 'the file lock may be that of a successor: it excludes others too; kept for the error'
+
+c='-DGROUP -DMAXCRASH=1'
+without fails M_NO_LOOK_AGAIN    stream safety '' 'a writer does not look at the readers again when it has said that it waits'
+without fails M_WANT_LATE        stream safety '' 'a writer looks twice, and says that it waits after that'
+without fails M_TELL_FIRST       stream safety '' 'a reader looks for a writer that waits before it says where it is'
+without fails M_JOIN_NO_FLOOR    stream safety '-DM=5' 'a reader that begins with the oldest message does not lower the floor'
+without fails M_TAIL_FIRST       stream safety '-DN=1' 'a message counts before it is written'
+without fails M_HEAD_LATE        stream safety '-DN=1 -DLATEST' 'the head is moved after the old message is overwritten'
+without fails M_NO_REAP          stream safety '-DMAXCRASH=1' 'no writer reaps dead readers'
+without fails M_NO_MOVES         stream safety "$c -DCAP=1 -DM=2" 'a writer takes a group for idle though a member has gone over to another cursor'
+without fails M_TENTATIVE_LATE   stream safety "$c" 'a member takes a message without writing it to its cursor first'
+without fails M_NO_CONFIRM       stream safety "$c" 'no member confirms'
+without fails M_ADOPT_NO_CONFIRM stream safety "$c" 'a member judges the cursor of a dead one without confirming it'
 exit $failed
