@@ -163,6 +163,7 @@ func (r *Subscription) redeliver() (rec record, ok bool, err error) {
 		}
 		if !r.s.holds(c, r.group) {
 			c.owner.CompareAndSwap(id, 0)
+			r.tell(groupPos(r.shared().word.Load())) // a writer may wait for that cursor
 			continue
 		}
 		v := c.pos.Load()
