@@ -120,7 +120,13 @@ func (s *Slots) RemoveSiblings() {
 	if s.kind != SiblingFiles {
 		return
 	}
-	dir, base := filepath.Split(s.file.Name())
+	RemoveSiblings(s.file.Name())
+}
+
+// RemoveSiblings does so for the segment file at path, whose header says nothing of
+// its slots yet: its creator has died.
+func RemoveSiblings(path string) {
+	dir, base := filepath.Split(path)
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		if segment, ok := segmentOf(e.Name()); ok && segment == base {

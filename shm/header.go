@@ -199,6 +199,9 @@ func readContents(file *os.File, key string) (c contents, err error) {
 	if c.info, c.file, err = lockfile.Stat(file); err != nil {
 		return c, err
 	}
+	if readErr == io.EOF && int64(n+1) < min(int64(len(b)), c.info.Size()) {
+		return readContents(file, key) // its creator has written the header since
+	}
 	switch {
 	case !c.info.Mode().IsRegular():
 		return c, lockfile.ErrNotRegular

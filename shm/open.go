@@ -219,6 +219,7 @@ func (t *target) enter(f *lockfile.File, want shape, created, mayCreate, mayAtta
 	used := m != nil && m.inUse() // [ask]
 	switch {
 	case half:
+		lockfile.RemoveSiblings(t.path)
 		return nil, false, t.discard(f, true)
 	case err != nil:
 		f.Unlock()

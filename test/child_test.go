@@ -225,6 +225,8 @@ func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *ans
 	case "trylock":
 		a.OK, err = s.TryLock()
 		return err
+	case "announce":
+		return s.Notify()
 	case "unlock":
 		return s.Unlock()
 	case "abandoned":

@@ -240,6 +240,12 @@ var scenarios = []scenario{
 		}
 		v.end()
 	}},
+	{"notify", func(sc *scene) {
+		sc.attachBystander()
+		v := fragile{p: sc.victim()}
+		v.on(v.segment("attach"), "announce")
+		v.end()
+	}},
 	{"wait for a change", func(sc *scene) {
 		sc.attachBystander()
 		v := fragile{p: sc.victim()}
