@@ -82,7 +82,7 @@ func newRoot() *cobra.Command {
 		"use the store in `DIR` (default $QSHM_DIR, else /dev/shm/qshm-UID, else in the temp directory)")
 	root.PersistentFlags().BoolP("help", "h", false, "print this help")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err, cmd.CommandPath()} })
-	root.AddCommand(newTour(), newTourPeer(), newSend(), newRecv(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newBench(), newBenchPeer(), newRm())
+	root.AddCommand(newTour(), newTourPeer(), newSend(), newRecv(), newFrames(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newBench(), newBenchPeer(), newRm())
 	root.SetHelpCommand(newHelp())
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
