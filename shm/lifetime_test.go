@@ -407,7 +407,7 @@ func sweepLeaves(t *testing.T) (names []string) {
 
 func TestCreateSweepsLargeSegmentsUnderOtherKeys(t *testing.T) {
 	b := made(t, func(h *header) { h.word.Store(abandonedBit); h.size.Store(smallSize + 1) })
-	dir := leave(t, append(b[:minHeader], make([]byte, smallSize+1)...))
+	dir := leave(t, append(b, make([]byte, smallSize+1)...))
 	sweepNext()
 	detach(t, create(t, "another key", 1))
 	wantFiles(t, dir)
