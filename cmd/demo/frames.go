@@ -33,7 +33,11 @@ const framesExamples = `  demo frames camera &
 
 // A frame begins with a head: width, height, number, and when its writing began, in
 // nanoseconds since 1970; each 8 bytes. The points follow.
-const frameHead = 64
+const (
+	frameHead = 64
+	maxSide   = 1 << 14
+	maxTook   = 8192
+)
 
 func newFrames() *cobra.Command {
 	var (
@@ -49,7 +53,7 @@ func newFrames() *cobra.Command {
 		Args:              oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var width, height int
-			if n, err := fmt.Sscanf(size, "%dx%d", &width, &height); n != 2 || err != nil || width < 8 || height < 8 || width > 1<<14 || height > 1<<14 {
+			if n, err := fmt.Sscanf(size, "%dx%d", &width, &height); n != 2 || err != nil || width < 8 || height < 8 || width > maxSide || height > maxSide {
 				return usageError{fmt.Errorf("--size %s: want a width and a height from 8 to 16384, as 1920x1080", size), cmd.CommandPath()}
 			}
 			if fps < 1 || fps > 1000 {
@@ -127,7 +131,7 @@ type viewing struct {
 	cmd          *cobra.Command
 	all, picture bool
 	frames       int
-	took         []float64 // nanoseconds, of the last frames
+	took         []float64 // nanoseconds, of the last maxTook frames or so
 	lost         uint64
 	begun        time.Time
 	rows         int // of the picture on the screen
@@ -159,6 +163,9 @@ func (v *viewing) run(ctx context.Context, s *stream.Stream) error {
 		if v.frames++; v.frames == 1 {
 			v.begun = time.Now()
 		}
+		if len(v.took) == maxTook {
+			v.took = append(v.took[:0], v.took[maxTook/2:]...)
+		}
 		v.took = append(v.took, float64(time.Now().UnixNano()-int64(binary.LittleEndian.Uint64(frame[24:]))))
 		v.lost = sub.Lost()
 		if now := time.Now(); isTerminal(v.cmd.OutOrStdout()) && now.Sub(shown) >= time.Second/2 {
@@ -175,25 +182,24 @@ func (v *viewing) show(frame []byte) {
 	out := v.cmd.OutOrStdout()
 	var b strings.Builder
 	if v.rows > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA\r", v.rows)
+		fmt.Fprintf(&b, "\x1b[%dA\r\x1b[J", v.rows)
 	}
 	v.rows = 0
 	if v.picture && frame != nil {
 		v.rows = picture(&b, frame)
 	}
 	rate := 0.0
-	if took := time.Since(v.begun).Seconds(); v.frames > 1 {
-		rate = float64(v.frames) / took
+	if seconds := time.Since(v.begun).Seconds(); v.frames > 1 {
+		rate = float64(v.frames) / seconds
 	}
-	slices.Sort(v.took)
+	took := slices.Sorted(slices.Values(v.took))
 	at := func(q float64) time.Duration {
-		if len(v.took) == 0 {
+		if len(took) == 0 {
 			return 0
 		}
-		return time.Duration(v.took[int(q*float64(len(v.took)-1))]).Round(time.Microsecond)
+		return time.Duration(took[int(q*float64(len(took)-1))]).Round(time.Microsecond)
 	}
 	text := fmt.Sprintf("%s, %.0f a second, half within %v, 99 %% within %v, %d lost", units.Count(v.frames, "picture"), rate, at(0.5), at(0.99), v.lost)
-	v.took = v.took[:0]
 	if isTerminal(out) {
 		text = "\x1b[K" + text
 	}
@@ -213,11 +219,12 @@ func (v *viewing) show(frame []byte) {
 // picture draws a frame in 12 rows of half blocks, two points each.
 func picture(b *strings.Builder, frame []byte) (rows int) {
 	const columns, lines = 64, 12
-	width, height := int(binary.LittleEndian.Uint64(frame)), int(binary.LittleEndian.Uint64(frame[8:]))
+	size := [2]uint64{binary.LittleEndian.Uint64(frame), binary.LittleEndian.Uint64(frame[8:])}
 	points := frame[frameHead:]
-	if width < 1 || height < 1 || len(points) < width*height {
+	if size[0]-1 >= maxSide || size[1]-1 >= maxSide || uint64(len(points)) < size[0]*size[1] {
 		return 0
 	}
+	width, height := int(size[0]), int(size[1])
 	grey := func(x, y int) int {
 		return 232 + int(points[y*height/(2*lines)*width+x*width/columns])*23/255
 	}
