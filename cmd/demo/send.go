@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 
 	"github.com/spf13/cobra"
 
@@ -126,9 +125,9 @@ func splitLine(data []byte, atEOF bool) (advance int, line []byte, err error) {
 
 // splitFrame finds a message after its length.
 func (t *transfer) splitFrame(data []byte, atEOF bool) (advance int, message []byte, err error) {
-	n := uint64(math.MaxUint32)
 	if len(data) >= 4 {
-		if n = uint64(binary.BigEndian.Uint32(data)); n > uint64(t.MaxMessage()) {
+		n := uint64(binary.BigEndian.Uint32(data))
+		if n > uint64(t.MaxMessage()) {
 			return 0, nil, t.tooLong()
 		}
 		if uint64(len(data)) >= 4+n {
