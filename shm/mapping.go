@@ -90,8 +90,8 @@ func newMapping(file *os.File, path string, c contents, readOnly bool) (*mapping
 	}
 	m.regions = append(m.regions, b)
 	m.head, m.slot = headerAt(b), slotsAt(b, m.slots)
-	m.lockWord.Init(m.head.lockHalf(), fmt.Sprintf("qshm-%016x-lock", m.shape.id), 1)
-	m.eventWord.Init(m.head.eventWord(), fmt.Sprintf("qshm-%016x-event", m.shape.id), futex.All)
+	m.lockWord.Init(m.head.lockHalf(), m.shape.id, "lock", 1)
+	m.eventWord.Init(m.head.eventWord(), m.shape.id, "event", futex.All)
 	if !readOnly {
 		m.rwRoom = b[m.dataOff:length:length]
 		data := m.rwRoom

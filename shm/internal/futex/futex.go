@@ -22,18 +22,19 @@ const All = math.MaxInt32
 // The memory must stay mapped until no call uses the Word.
 type Word struct {
 	addr   *uint32
-	name   string
+	id     uint64
+	kind   string
 	wakes  int
 	ticket atomic.Uint32 // the number of Interrupts
 	sleeps atomic.Uint32 // the number of beginnings and ends of Sleep: odd while a goroutine is in it
 	system
 }
 
-// Init makes w the word at addr. The processes that share the word agree on the
-// name, which is unique on the machine, and on how many sleepers a Wake wakes:
-// 1 or All.
-func (w *Word) Init(addr *uint32, name string, wakes int) {
-	w.addr, w.name, w.wakes = addr, name, wakes
+// Init makes w the word at addr. The processes that share the word agree on id and
+// kind, which together are unique on the machine, and on how many sleepers a Wake
+// wakes: 1 or All.
+func (w *Word) Init(addr *uint32, id uint64, kind string, wakes int) {
+	w.addr, w.id, w.kind, w.wakes = addr, id, kind, wakes
 }
 
 // Ticket returns what Sleep needs to notice an Interrupt that precedes it. A

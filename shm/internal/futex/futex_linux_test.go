@@ -116,7 +116,7 @@ func TestReadOnlyMapping(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer unix.Munmap(data)
-		writer, reader := f.word(0, 1), newWord(t, (*uint32)(unsafe.Pointer(&data[0])), "", 1)
+		writer, reader := f.word(0, 1), newWord(t, (*uint32)(unsafe.Pointer(&data[0])), 0, 1)
 		for _, waker := range []*Word{writer, reader} {
 			atomic.StoreUint32(writer.addr, 0)
 			ended := sleepers([]*Word{reader})

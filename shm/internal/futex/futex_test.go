@@ -25,21 +25,19 @@ import (
 
 const long = time.Hour // longer than any test
 
-// newWord returns a Word at addr. The tests of one name share it.
-func newWord(t testing.TB, addr *uint32, name string, wakes int) *Word {
+// newWord returns a Word at addr.
+func newWord(t testing.TB, addr *uint32, id uint64, wakes int) *Word {
 	w := new(Word)
-	w.Init(addr, name, wakes)
+	w.Init(addr, id, "word", wakes)
 	t.Cleanup(w.Close)
 	return w
 }
 
-func uniqueName() string { return fmt.Sprintf("qshm-test-%016x", rand.Uint64()) }
-
 // newWords returns n Words at one address.
 func newWords(t testing.TB, n, wakes int) (words []*Word) {
-	addr, name := new(uint32), uniqueName()
+	addr, id := new(uint32), rand.Uint64()
 	for range n {
-		words = append(words, newWord(t, addr, name, wakes))
+		words = append(words, newWord(t, addr, id, wakes))
 	}
 	return words
 }
@@ -136,7 +134,7 @@ func TestWakeWakesOne(t *testing.T) {
 // wakesOne reports whether each Wake ends the sleep of one goroutine.
 func wakesOne(t *testing.T) bool {
 	words := newWords(t, 3, 1)
-	waker := newWord(t, words[0].addr, words[0].name, 1)
+	waker := newWord(t, words[0].addr, words[0].id, 1)
 	ended := sleepers(words)
 	atomic.StoreUint32(waker.addr, 1)
 	one := true
@@ -245,7 +243,7 @@ func TestInterruptWaits(t *testing.T) {
 // share, with words in different places.
 type sharedFile struct {
 	path string
-	name string
+	id   uint64
 	file *os.File
 	data mmap.MMap
 }
@@ -255,7 +253,7 @@ func newFile(t *testing.T) sharedFile {
 	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := mapFile(path, uniqueName())
+	f, err := mapFile(path, rand.Uint64())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,13 +261,13 @@ func newFile(t *testing.T) sharedFile {
 	return f
 }
 
-func mapFile(path, name string) (sharedFile, error) {
+func mapFile(path string, id uint64) (sharedFile, error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return sharedFile{}, err
 	}
 	data, err := mmap.Map(file, mmap.RDWR, 0)
-	return sharedFile{path, name, file, data}, err
+	return sharedFile{path, id, file, data}, err
 }
 
 func (f sharedFile) close() {
@@ -280,11 +278,11 @@ func (f sharedFile) close() {
 // word returns a Word at an offset.
 func (f sharedFile) word(offset, wakes int) *Word {
 	w := new(Word)
-	w.Init((*uint32)(unsafe.Pointer(&f.data[offset])), fmt.Sprint(f.name, "-", offset), wakes)
+	w.Init((*uint32)(unsafe.Pointer(&f.data[offset])), f.id, fmt.Sprint(offset), wakes)
 	return w
 }
 
-const roleEnv = "QSHM_TEST_FUTEX" // way, role, path, name, number
+const roleEnv = "QSHM_TEST_FUTEX" // way, role, path, id, number
 
 var roles = map[string]func(f sharedFile, n int) error{"sleep": sleepRole, "turns": turnsRole}
 
@@ -294,7 +292,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	setWay(fields[0])
-	f, err := mapFile(fields[2], fields[3])
+	id, _ := strconv.ParseUint(fields[3], 10, 64)
+	f, err := mapFile(fields[2], id)
 	if err == nil {
 		go func() { // the test has ended
 			io.Copy(io.Discard, os.Stdin)
@@ -318,7 +317,7 @@ type child struct {
 func (f sharedFile) start(t *testing.T, role string, n int) child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), roleEnv+"="+strings.Join([]string{otherWay(), role, f.path, f.name, strconv.Itoa(n)}, "|"))
+	cmd.Env = append(os.Environ(), roleEnv+"="+strings.Join([]string{otherWay(), role, f.path, strconv.FormatUint(f.id, 10), strconv.Itoa(n)}, "|"))
 	cmd.Stderr = os.Stderr
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

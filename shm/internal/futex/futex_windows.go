@@ -1,6 +1,7 @@
 package futex
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,11 +88,16 @@ func (w *Word) events() (own, shared windows.Handle) {
 	if !w.opened {
 		w.opened = true
 		w.own, _ = windows.CreateEvent(nil, 0, 0, nil)
-		if name, err := windows.UTF16PtrFromString(`Local\` + w.name); err == nil {
+		if name, err := w.eventName(); err == nil {
 			w.shared, _ = windows.CreateEvent(nil, 0, 0, name) // an error may say that it exists, which is fine
 		}
 	}
 	return w.own, w.shared
+}
+
+// eventName returns the name of the shared event.
+func (w *Word) eventName() (*uint16, error) {
+	return windows.UTF16PtrFromString(fmt.Sprintf(`Local\qshm-%016x-%s`, w.id, w.kind))
 }
 
 func (s *system) close() {

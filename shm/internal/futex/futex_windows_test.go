@@ -1,6 +1,7 @@
 package futex
 
 import (
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func setOnlyWakes() { firstNap, lastNap = time.Hour, time.Hour }
 // An object of another kind may have the name already.
 func TestWithoutASharedEvent(t *testing.T) {
 	words := newWords(t, 2, All)
-	name, err := windows.UTF16PtrFromString(`Local\` + words[0].name)
+	name, err := words[0].eventName()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func TestEventThatNobodyWaitedFor(t *testing.T) {
 
 func TestCloseFreesTheEvents(t *testing.T) {
 	w := new(Word)
-	w.Init(new(uint32), uniqueName(), 1)
+	w.Init(new(uint32), rand.Uint64(), "word", 1)
 	w.Wake()
 	own, shared := w.events()
 	w.Close()
