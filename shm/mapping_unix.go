@@ -29,27 +29,18 @@ const mapsBeyondEnd = true
 
 const headersPerCollection = 4096
 
-// unmapFirst replaces the first region of a mapping by memory of its own, in one
-// step, so that a reader of the header sees the one or the other, and unmaps what
-// follows the header. (To replace all of it first makes the processors forget the old
-// pages once and not twice.)
+// unmapFirst unmaps the first region of a mapping, but for the header, which it
+// replaces by memory of its own in one step, so that a reader of the header sees the
+// one or the other. If the system does not allow that, the header stays, and with it
+// the file's memory, until the garbage collector unmaps it.
 //
 // Not by mmap-go, which unmaps only what it has mapped as a whole.
 func unmapFirst(b mmap.MMap, dataOff int) {
 	start := unsafe.Pointer(unsafe.SliceData(b))
-	replace := func(length int) error {
-		_, err := unix.MmapPtr(-1, 0, start, uintptr(length), unix.PROT_READ|unix.PROT_WRITE,
-			unix.MAP_FIXED|unix.MAP_PRIVATE|unix.MAP_ANON)
-		return err
-	}
-	// If the system allows neither, the header stays, and with it the file's memory,
-	// until the garbage collector unmaps it.
-	if replace(len(b)) != nil {
-		replace(dataOff)
-	}
 	if rest := len(b) - dataOff; rest > 0 {
 		unix.MunmapPtr(unsafe.Add(start, dataOff), uintptr(rest))
 	}
+	unix.MmapPtr(-1, 0, start, uintptr(dataOff), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_FIXED|unix.MAP_PRIVATE|unix.MAP_ANON)
 }
 
 // unmapLater lets the garbage collector unmap a header, or its replacement. After
