@@ -54,8 +54,9 @@ func start(p *peer, op string, args ...string) (*process, error) {
 	w := &process{peer: p, what: p.name + " " + op, args: args}
 	w.cmd = p.cmd(op, args...)
 	w.cmd.Stderr = &w.err
-	// An interrupt at the terminal is for the runner: a worker that it hit would leave its semaphores behind.
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// An interrupt at the terminal is for the runner: a worker that it hit would leave its semaphores behind. If the
+	// runner is killed, its workers end too: some of them would go on for ever.
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	var err error
 	if w.in, err = w.cmd.StdinPipe(); err != nil {
 		return nil, err
