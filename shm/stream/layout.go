@@ -216,10 +216,13 @@ func (r *ring) ends() (head, tail uint64, err error) {
 
 // Small messages are as fast as the processors hand their cache lines to each other,
 // which takes longer than everything else about them. One after the other, it would
-// take that time for each: so a writer and a reader touch the next lines together.
+// take that time for each: so a writer and a reader touch the next lines together. Of
+// a large message, the reader may not need all lines, and the writer would wait for
+// those that the reader has.
 const (
-	cacheLine = 64
-	linesOnce = 16
+	cacheLine   = 64
+	linesOnce   = 16
+	smallRecord = linesOnce * cacheLine / 2
 )
 
 // touch loads the cache lines from pos on, up to end, or makes them this processor's

@@ -263,7 +263,7 @@ func (s *Stream) findPlace(n int) (behind *cursor, err error) {
 
 // touch touches the cache lines of this message and the next ones.
 func (s *Stream) touch(head uint64) {
-	if p := &s.at; p.end-p.pos < linesOnce*cacheLine/2 && int64(p.end-s.touched) > 0 {
+	if p := &s.at; p.end-p.pos < smallRecord && int64(p.end-s.touched) > 0 {
 		s.touched = s.ring.touch(p.pos, head+s.ring.capacity, true)
 	}
 }

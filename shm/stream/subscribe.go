@@ -52,6 +52,7 @@ type Subscription struct {
 	group   int // the index of the group; -1: none
 
 	pos      uint64 // where the next record is; of a member, unused
+	size     uint64 // of the last record
 	touched  uint64 // cache lines before it were loaded
 	seen     uint64 // records up to here count
 	number   uint32 // of the message expected next
@@ -302,14 +303,14 @@ func (r *Subscription) pollAll() ([]byte, bool, error) {
 		if r.pos == r.seen && !r.look() {
 			return nil, false, nil
 		}
-		if int64(r.pos-r.touched) >= 0 {
+		if r.size < smallRecord && int64(r.pos-r.touched) >= 0 {
 			r.touched = h.touch(r.pos, r.seen, false)
 		}
 		rec, ok := h.at(r.pos, r.seen)
 		if !ok {
 			return nil, false, errCorruptRing
 		}
-		r.pos = rec.end
+		r.pos, r.size = rec.end, rec.end-rec.pos
 		if rec.length >= 0 {
 			r.number = rec.number + 1
 			return h.message(&rec), true, nil
@@ -417,7 +418,7 @@ func (r *Subscription) more(h *ring) bool {
 
 const (
 	pauseLoops = 40
-	maxEase    = 16  // some hundred nanoseconds
+	maxEase    = 64  // a microsecond or so
 	maxPause   = 128 // some microseconds
 )
 
