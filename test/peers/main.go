@@ -134,13 +134,14 @@ func groupsOf(all []*peer, pl plan, only string) []*group {
 		groups = append(groups, moveGroup(all, pl, size))
 	}
 	for _, size := range messageSizes {
-		groups = append(groups, messagesGroup(all, pl, size, 1, false))
+		groups = append(groups, messagesGroup(all, pl, traffic{size: size, readers: 1, bound: true}))
 	}
+	groups = append(groups, messagesGroup(all, pl, traffic{size: 64, readers: 1}))
 	for _, readers := range []int{2, 8} {
-		groups = append(groups, messagesGroup(all, pl, 64, readers, false))
+		groups = append(groups, messagesGroup(all, pl, traffic{size: 64, readers: readers}))
 	}
 	for _, members := range []int{1, 2, 8} {
-		groups = append(groups, messagesGroup(all, pl, 64, members, true))
+		groups = append(groups, messagesGroup(all, pl, traffic{size: 64, readers: members, group: true}))
 	}
 	for _, size := range []int{64, 8 * mib} {
 		groups = append(groups, handGroup(all, pl, size))

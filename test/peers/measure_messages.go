@@ -4,20 +4,36 @@ package main
 
 import "fmt"
 
+// traffic is who sends what to whom.
+type traffic struct {
+	size, readers int
+	group         bool // the readers are one group
+	bound         bool // each process runs on a processor of its own
+}
+
 // messagesGroup: one process sends messages of a size as fast as it can, others read
 // them. Between streams of this library the reader reads in place; a pipe, a socket and
 // Boost's queue copy the message to it.
 //
+// A system may run both processes on one processor: then they take turns, and the time
+// is the sum of theirs. What the others make of two processors shows only if each
+// process is bound to one.
+//
 // The time is the mean of those after the first ones. Of messages of 1 MiB and more it
 // is the median of laps, as in moveGroup.
-func messagesGroup(all []*peer, pl plan, size, readers int, grouped bool) *group {
+func messagesGroup(all []*peer, pl plan, of traffic) *group {
+	size, readers := of.size, of.readers
 	ring := max(1<<20, 4*size)
 	id, title := fmt.Sprintf("messages-%s", sizeName(size)), "Messages of "+sizeTitle(size)
 	switch {
-	case grouped:
+	case of.group:
 		id, title = fmt.Sprintf("%s-group-%d", id, readers), fmt.Sprintf("%s, to a group of %d", title, readers)
 	case readers > 1:
 		id, title = fmt.Sprintf("%s-%d", id, readers), fmt.Sprintf("%s, to %d readers", title, readers)
+	case of.bound:
+		title += ", each process on a processor of its own"
+	default:
+		id, title = id+"-anywhere", title+", on any processors"
 	}
 	g := &group{ID: id, Title: title, Columns: []column{
 		{Key: "op", Title: "time each", format: duration},
@@ -27,7 +43,7 @@ func messagesGroup(all []*peer, pl plan, size, readers int, grouped bool) *group
 	}}
 	n := pl.messages[size]
 	args := []string{option("size", size), option("ring", ring), option("slots", max(1, min(64, n/8))), option("warm", max(2, n/20)), option("n", n)}
-	if grouped {
+	if of.group {
 		args = append(args, option("group", "g"))
 	}
 	run := func(extra ...string) func(p *peer, key string) (map[string]float64, error) {
@@ -36,6 +52,9 @@ func messagesGroup(all []*peer, pl plan, size, readers int, grouped bool) *group
 			jobs := []job{{peer: p, op: "messages", args: append([]string{"create=1"}, args...)}}
 			for range readers {
 				jobs = append(jobs, job{peer: p, op: "messages", args: args})
+			}
+			for i := range jobs {
+				jobs[i].bound = of.bound
 			}
 			f, err := together(jobs...)
 			if err != nil {
@@ -56,7 +75,7 @@ func messagesGroup(all []*peer, pl plan, size, readers int, grouped bool) *group
 			return v, nil
 		}
 	}
-	if readers > 1 || grouped {
+	if readers > 1 || of.group {
 		for _, p := range all {
 			if p.id == us {
 				withPeers([]*peer{p}, "messages", g, run())

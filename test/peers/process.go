@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // figures is a line that a worker prints; which members are set depends on the operation.
@@ -123,6 +126,35 @@ type job struct {
 	op   string
 	args []string
 	aux  bool // a keeper: set up, and left alone until the others are done
+
+	bound bool // it runs on one processor: the first job on the first, and so on
+}
+
+// start starts the job, the i-th of an experiment.
+func (j *job) start(i int) (*process, error) {
+	if !j.bound {
+		return start(j.peer, j.op, j.args...)
+	}
+	runtime.LockOSThread() // a child inherits the processors of the thread that starts it
+	defer runtime.UnlockOSThread()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return nil, err
+	}
+	left := i % all.Count()
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			if left == 0 {
+				one.Set(cpu)
+			}
+			left--
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.SchedSetaffinity(0, &all) }()
+	return start(j.peer, j.op, j.args...)
 }
 
 // together starts the jobs one after another, each when the one before is ready (the first one creates what the
@@ -130,8 +162,8 @@ type job struct {
 func together(jobs ...job) ([]figures, error) {
 	var running []*process
 	defer func() { endAll(running) }()
-	for _, j := range jobs {
-		w, err := start(j.peer, j.op, j.args...)
+	for i, j := range jobs {
+		w, err := j.start(i)
 		if err != nil {
 			return nil, err
 		}
