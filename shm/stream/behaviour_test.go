@@ -205,6 +205,27 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// A context that has ended makes Next a look: it returns what is there.
+func TestNextWithoutWaiting(t *testing.T) {
+	s := open(t, t.TempDir(), 4096)
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	for name, options := range map[string][]stream.Option{
+		"every message": nil, "the latest": {stream.Latest()}, "in a group": {stream.Group("g")},
+	} {
+		sub := subscribe(t, s, options...)
+		for _, want := range []string{"a", "b"} {
+			_, err := sub.Next(ended)
+			wantError(t, name, err, context.Canceled)
+			send(t, s, want)
+			if m, err := sub.Next(ended); err != nil || string(m) != want {
+				t.Errorf("%s: %q, %v, want %q", name, m, err, want)
+			}
+		}
+		sub.Close()
+	}
+}
+
 // FromOldest begins at the oldest message that the ring holds.
 func TestFromOldest(t *testing.T) {
 	w := open(t, t.TempDir(), 256)

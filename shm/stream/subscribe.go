@@ -219,7 +219,8 @@ func (r *Subscription) claim(start uint64) error {
 }
 
 // Next waits for the next message and returns it in place: the slice must not be
-// written to, and must not be used after the next call of Next or Close.
+// written to, and must not be used after the next call of Next or Close. If the context
+// has ended already, Next returns a message that is there and does not wait for one.
 //
 // Errors: io.EOF if every writer has closed, and everything was read; ErrWriterDied if
 // a writer has died instead, and no other has come since. A writer that comes later
@@ -240,11 +241,11 @@ func (r *Subscription) Next(ctx context.Context) (message []byte, err error) {
 		if err != nil {
 			return nil, fail("next", r.s.key, err)
 		}
-		if r.spin() {
-			continue
-		}
 		if err := ctx.Err(); err != nil {
 			return nil, fail("next", r.s.key, err)
+		}
+		if r.spin() {
+			continue
 		}
 		if !waiting {
 			r.wait, waiting = *newSlice(ctx), true
