@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,18 +24,18 @@ import (
 	"qshm/shm"
 )
 
-// The test's side of its processes: starting them, telling them what to do, and
-// ending them. The child's side is child_test.go.
+// The test's side of its processes: starting them, calling the library in them, and
+// ending them. The side of the processes is in harness_child_test.go.
 
 const (
 	envChild = "QSHM_TEST_CHILD"
 	envExec  = "QSHM_TEST_EXEC"
 	envEmu   = "QSHM_TEST_EMULATOR" // set if the kernel starts the processes with an emulator
-	envSelf  = "QSHM_TEST_SELF"     // a copy of the test binary that others can reach
+	envSelf  = "QSHM_TEST_SELF"     // a copy of the test binary that another user can execute
 )
 
-// patience bounds every call that must end. No test is about it: a process that
-// exceeds it hangs, and prints its stacks.
+// patience bounds every call that must end. No test depends on its length: a call that
+// takes longer hangs, and its process prints its stacks.
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
@@ -77,7 +78,8 @@ func newStoreIn(t testing.TB, dir string) *store {
 	return st
 }
 
-// sharedTemp makes a directory in memory, where stores usually are.
+// sharedTemp makes a directory in memory if the system has /dev/shm, where stores are by
+// default.
 func sharedTemp(t testing.TB) string {
 	t.Helper()
 	if info, err := os.Stat("/dev/shm"); err != nil || !info.IsDir() {
@@ -108,7 +110,7 @@ func (st *store) files() []string {
 }
 
 // wantFiles checks that the store contains one file for each of the keys and nothing
-// else, but for sibling files of these segments where slot locks are sibling files.
+// else. Where slot locks are sibling files, the segments may have such files too.
 func (st *store) wantFiles(keys ...string) {
 	st.t.Helper()
 	var want []string
@@ -121,7 +123,7 @@ func (st *store) wantFiles(keys ...string) {
 		return isSibling && slotLocks() == lockfile.SiblingFiles && slices.Contains(want, segment+keymap.Suffix)
 	})
 	if !slices.Equal(got, want) {
-		st.t.Errorf("in the store: %q, want %q", got, want)
+		st.t.Errorf("the store contains %q, want %q", got, want)
 	}
 }
 
@@ -137,7 +139,7 @@ var slotLocks = sync.OnceValue(func() lockfile.Kind {
 	return lockfile.KindFor(file)
 })
 
-// A proc is another process.
+// A proc is a process that a test has started.
 type proc struct {
 	t   testing.TB
 	st  *store
@@ -196,13 +198,13 @@ func (st *store) startAs(command, env []string) *proc {
 	if a, err := hello.outcome(); err == nil {
 		p.pid = a.N
 	} else {
-		t.Fatalf("a process did not start: %v\n%s", err, &p.stderr)
+		t.Fatalf("the process did not start: %v\n%s", err, &p.stderr)
 	}
 	return p
 }
 
-// needNative skips a test of what the kernel reports about a process, which an emulator
-// falsifies.
+// needNative skips a test of what the kernel reports about a process if an emulator runs
+// the processes.
 func needNative(t testing.TB) {
 	t.Helper()
 	if os.Getenv(envExec) != "" || os.Getenv(envEmu) != "" {
@@ -233,7 +235,7 @@ func program(t testing.TB, env []string) string {
 	return self(t)
 }
 
-// listen passes the answers on to the calls until the process ends.
+// listen hands each answer to its call, until the process ends.
 func (p *proc) listen(out io.Reader) {
 	lines := bufio.NewReader(out)
 	for {
@@ -310,7 +312,7 @@ func (p *proc) do(r request) answer {
 	return a
 }
 
-// A pending is a call in progress.
+// A pending is a call whose answer may not have come yet.
 type pending struct {
 	p      *proc
 	id     int
@@ -333,7 +335,7 @@ func (w *pending) outcome() (answer, error) {
 			w.got = &a
 		case <-time.After(patience):
 			w.p.dump()
-			w.p.t.Fatalf("process %d: %s hangs\n%s", w.p.pid, w.op, &w.p.stderr)
+			w.p.t.Fatalf("process %d: %s has not ended after %v\n%s", w.p.pid, w.op, patience, &w.p.stderr)
 		}
 	}
 	if w.got.Error != nil {
@@ -385,11 +387,12 @@ func (p *proc) awaitEnd() {
 	select {
 	case <-p.ended:
 	case <-time.After(patience):
-		p.t.Fatalf("process %d does not end", p.pid)
+		p.t.Fatalf("process %d has not ended after %v", p.pid, patience)
 	}
 }
 
-// finish ends the process at the end of the test: it exits by itself if it can.
+// finish lets the process exit by itself at the end of the test, and kills it if it does
+// not.
 func (p *proc) finish() {
 	p.mu.Lock()
 	p.in.Close()
@@ -405,8 +408,6 @@ func (p *proc) finish() {
 		p.t.Errorf("process %d:\n%s", p.pid, &p.stderr)
 	}
 }
-
-// The calls of a process.
 
 func key(k string) []byte { return []byte(k) }
 
@@ -523,15 +524,24 @@ func (s *attachment) begin(r request) *pending {
 	return s.p.begin(r)
 }
 
-func (s *attachment) detach()         { s.p.t.Helper(); s.do(request{Op: "detach"}) }
-func (s *attachment) lock()           { s.p.t.Helper(); s.do(request{Op: "lock"}) }
-func (s *attachment) unlock()         { s.p.t.Helper(); s.do(request{Op: "unlock"}) }
-func (s *attachment) tryLock() bool   { s.p.t.Helper(); return s.do(request{Op: "trylock"}).OK }
+func (s *attachment) detach() { s.p.t.Helper(); s.do(request{Op: "detach"}) }
+
+func (s *attachment) lock() { s.p.t.Helper(); s.do(request{Op: "lock"}) }
+
+func (s *attachment) unlock() { s.p.t.Helper(); s.do(request{Op: "unlock"}) }
+
+func (s *attachment) tryLock() bool { s.p.t.Helper(); return s.do(request{Op: "trylock"}).OK }
+
 func (s *attachment) abandoned() bool { s.p.t.Helper(); return s.do(request{Op: "abandoned"}).OK }
-func (s *attachment) size() int       { s.p.t.Helper(); return s.do(request{Op: "size"}).N }
-func (s *attachment) grow(n int)      { s.p.t.Helper(); s.do(request{Op: "grow", N: n}) }
+
+func (s *attachment) size() int { s.p.t.Helper(); return s.do(request{Op: "size"}).N }
+
+func (s *attachment) grow(n int) { s.p.t.Helper(); s.do(request{Op: "grow", N: n}) }
+
 func (s *attachment) version() uint32 { s.p.t.Helper(); return s.do(request{Op: "version"}).Version }
-func (s *attachment) info() shm.Info  { s.p.t.Helper(); return s.do(request{Op: "info"}).Infos[0] }
+
+func (s *attachment) info() shm.Info { s.p.t.Helper(); return s.do(request{Op: "info"}).Infos[0] }
+
 func (s *attachment) goLock() *pending {
 	return s.begin(request{Op: "lock"})
 }
@@ -570,8 +580,6 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
-
-// The messages on the pipes: lines of JSON.
 
 type request struct {
 	ID      int
@@ -662,4 +670,96 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+func pids(info shm.Info) []int {
+	var list []int
+	for _, a := range info.Attachments {
+		list = append(list, a.PID)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func wantPIDs(t *testing.T, info shm.Info, procs ...*proc) {
+	t.Helper()
+	want := []int{}
+	for _, p := range procs {
+		want = append(want, p.pid)
+	}
+	slices.Sort(want)
+	if got := pids(info); !slices.Equal(got, want) || info.Attached != len(want) {
+		t.Errorf("attached: %d, by the processes %v, want %v", info.Attached, got, want)
+	}
+}
+
+func wantError(t testing.TB, err, kind error) {
+	t.Helper()
+	if !errors.Is(err, kind) {
+		t.Errorf("the error is %v, want %v", err, kind)
+	}
+}
+
+// The offsets of the lock word and the event word in the file, and the bits that
+// show that a process waits: see shm/FORMAT.md.
+const (
+	wordOff     = 192
+	eventOff    = 256
+	starvingBit = 1 << 30
+	waitersBit  = 1 << 31
+	eventArmed  = 1
+)
+
+func (st *store) header(key string) []byte {
+	st.t.Helper()
+	file, err := os.Open(st.path(key))
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	defer file.Close()
+	b := make([]byte, 512)
+	if _, err := file.ReadAt(b[1:], 1); err != nil {
+		st.t.Fatal(err)
+	}
+	return b
+}
+
+func (st *store) await(what string, is func(header []byte) bool, key string) {
+	st.t.Helper()
+	eventually(st.t, what, func() bool { return is(st.header(key)) })
+}
+
+// awaitWaiter returns when a process has waited for the lock so long that it is starving.
+func (st *store) awaitWaiter(key string) {
+	st.t.Helper()
+	st.await("a process waits for the lock", func(b []byte) bool {
+		const both = starvingBit | waitersBit
+		return binary.NativeEndian.Uint64(b[wordOff:])&both == both
+	}, key)
+}
+
+// awaitWatcher returns when a process waits for the version to move.
+func (st *store) awaitWatcher(key string) {
+	st.t.Helper()
+	st.await("a process waits for a change", func(b []byte) bool {
+		return binary.NativeEndian.Uint32(b[eventOff:])&eventArmed != 0
+	}, key)
+}
+
+// eventually waits until ok reports true.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+func (st *store) wantFilesAfterSweep(keys ...string) {
+	st.t.Helper()
+	if _, err := shm.Sweep(shm.Dir(st.dir)); err != nil {
+		st.t.Error(err)
+	}
+	st.wantFiles(keys...)
 }

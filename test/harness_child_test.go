@@ -18,11 +18,11 @@ import (
 	"qshm/shm"
 )
 
-// The child's side of a test: a child reads calls from its standard input, makes
-// each in a goroutine of its own, and answers when the call has returned. It exits
-// when its standard input ends.
+// The side of the processes that a test starts: a process reads calls from its standard
+// input, makes each in a goroutine of its own, and answers when the call has returned. It
+// exits when its standard input ends.
 
-// kinds are the errors that a test can recognise in a child's answer, by name.
+// kinds are the errors that a test can recognise in an answer, by their names.
 var kinds = map[string]error{
 	"ErrKey": shm.ErrKey, "ErrSize": shm.ErrSize, "ErrExist": shm.ErrExist, "ErrNotExist": shm.ErrNotExist,
 	"ErrPermission": shm.ErrPermission, "ErrNoSpace": shm.ErrNoSpace, "ErrNotLocked": shm.ErrNotLocked,
@@ -122,7 +122,7 @@ func (o opts) options(ctx context.Context) []shm.Option {
 	return list
 }
 
-// die ends the process as kill does from outside.
+// die kills its own process, as proc.kill does from outside.
 func die() {
 	if self, err := os.FindProcess(os.Getpid()); err == nil {
 		self.Kill()
@@ -203,7 +203,7 @@ func (c *child) call(ctx context.Context, r request, a *answer) (err error) {
 	return c.onSegment(ctx, s, r, a)
 }
 
-// extra are the calls that one test needs. They are defined beside the test.
+// extra are calls that few tests need. They are defined beside the tests.
 var extra = map[string]func(c *child, ctx context.Context, r request, a *answer) error{}
 
 func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *answer) (err error) {
@@ -225,7 +225,7 @@ func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *ans
 	case "trylock":
 		a.OK, err = s.TryLock()
 		return err
-	case "announce":
+	case "notify":
 		return s.Notify()
 	case "unlock":
 		return s.Unlock()
@@ -298,8 +298,47 @@ func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *ans
 	return fmt.Errorf("%q: no such call", r.Op)
 }
 
-// word is the first number of the segment. The lock guards it; it is not atomic.
+// word is the number at the beginning of data. The lock guards it; it is not atomic.
 func word(data []byte) *uint64 { return (*uint64)(unsafe.Pointer(unsafe.SliceData(data))) }
+
+// snapshots checks n snapshots of a segment whose bytes are all the same.
+func snapshots(s *shm.Segment, n int) error {
+	buf := make([]byte, s.Size())
+	for range n {
+		if _, _, err := s.Snapshot(buf); err != nil {
+			return err
+		}
+		for i, b := range buf {
+			if b != buf[0] {
+				return fmt.Errorf("a torn snapshot: byte 0 is %d, byte %d is %d", buf[0], i, b)
+			}
+		}
+	}
+	return nil
+}
+
+// lifetimes attaches to a segment and detaches again, n times.
+func lifetimes(k string, n int) error {
+	for range n {
+		s, err := shm.Attach(k)
+		if err != nil {
+			return err
+		}
+		if err := s.Detach(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func uncontended(s *shm.Segment, n int) error {
+	for range n {
+		if err := errors.Join(s.Lock(), s.Unlock()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // count adds one to the number n times, each time with the lock held.
 func count(s *shm.Segment, n int) error {
@@ -346,43 +385,4 @@ func (c *child) turns(s *shm.Segment, total int) (own int, err error) {
 			return own, err
 		}
 	}
-}
-
-func uncontended(s *shm.Segment, n int) error {
-	for range n {
-		if err := errors.Join(s.Lock(), s.Unlock()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lifetimes attaches to a segment and detaches again, n times.
-func lifetimes(k string, n int) error {
-	for range n {
-		s, err := shm.Attach(k)
-		if err != nil {
-			return err
-		}
-		if err := s.Detach(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// snapshots checks n snapshots of a segment whose bytes are all the same.
-func snapshots(s *shm.Segment, n int) error {
-	buf := make([]byte, s.Size())
-	for range n {
-		if _, _, err := s.Snapshot(buf); err != nil {
-			return err
-		}
-		for i, b := range buf {
-			if b != buf[0] {
-				return fmt.Errorf("torn: byte 0 is %d, byte %d is %d", buf[0], i, b)
-			}
-		}
-	}
-	return nil
 }

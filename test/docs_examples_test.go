@@ -15,6 +15,8 @@ import (
 	"testing"
 )
 
+// Every exported function has an example.
+
 // Every exported function, and every method of an exported type, of the packages that
 // programs import is called in an example whose output go test checks.
 func TestExamplesUseTheWholeAPI(t *testing.T) {
