@@ -83,8 +83,10 @@ var conformance = []struct {
 		if s.read(0, 1) != "x" || !s.do(request{Op: "readonly"}).OK {
 			t.Error("a read-only attachment does not read")
 		}
-		_, err := s.try(request{Op: "writeat", Data: []byte("y")})
-		wantError(t, err, shm.ErrReadOnly)
+		for _, op := range []string{"writeat", "update", "notify"} {
+			_, err := s.try(request{Op: op, Data: []byte("y")})
+			wantError(t, err, shm.ErrReadOnly)
+		}
 		s.lock() // read-only attachments lock too
 		s.unlock()
 	}},
@@ -231,7 +233,7 @@ var conformance = []struct {
 		wantError(t, err, shm.ErrNotExist)
 		s := a.create("k", 100)
 		s.detach()
-		for _, op := range []string{"lock", "trylock", "unlock", "update", "view", "writeat", "readat", "snapshot", "wait"} {
+		for _, op := range []string{"lock", "trylock", "unlock", "update", "view", "writeat", "readat", "snapshot", "wait", "notify"} {
 			_, err := s.try(request{Op: op})
 			wantError(t, err, shm.ErrDetached)
 		}
