@@ -166,11 +166,7 @@ var conformance = []struct {
 		a, b := st.start(), st.start()
 		mine, theirs := a.create("k", 100), b.attach("k")
 		mine.lock()
-		a.kill()
-		theirs.lock()
-		if !theirs.abandoned() {
-			t.Error("Abandoned is false after the owner's death, want true")
-		}
+		theirs.takeOverFrom(a)
 	}},
 	{"failed-create-takes-no-lock", func(t *testing.T, st *store) {
 		a, b, c := st.start(), st.start(), st.start()
@@ -213,12 +209,7 @@ var conformance = []struct {
 		a, b := st.start(), st.start()
 		a.create("k", 100).lock()
 		s := b.attach("k")
-		if s.tryLock() {
-			t.Error("two attachments hold the lock")
-		}
-		if err := s.lockWithin(livenessWait); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("LockContext of a lock that another attachment holds: %v, want %v", err, context.DeadlineExceeded)
-		}
+		s.wantHeld()
 	}},
 	{"goroutines-exclude-each-other", func(t *testing.T, st *store) {
 		s := st.start().create("k", 100)

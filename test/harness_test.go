@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -201,6 +202,19 @@ func (st *store) startAs(command, env []string) *proc {
 		t.Fatalf("the process did not start: %v\n%s", err, &p.stderr)
 	}
 	return p
+}
+
+// beginAtOnce begins a call in each process. The calls wait for the gates of their
+// processes, which it then opens.
+func beginAtOnce(procs []*proc, r func(i int) request) []*pending {
+	calls := make([]*pending, len(procs))
+	for i, p := range procs {
+		calls[i] = p.begin(r(i))
+	}
+	for _, p := range procs {
+		p.begin(request{Op: "go"})
+	}
+	return calls
 }
 
 // needNative skips a test of what the kernel reports about a process if an emulator runs
@@ -552,6 +566,30 @@ func (s *attachment) lockWithin(d time.Duration) error {
 	_, err := s.try(request{Op: "lockcontext", Timeout: d})
 	return err
 }
+
+// wantHeld checks that another attachment holds the lock, and keeps it.
+func (s *attachment) wantHeld() {
+	s.p.t.Helper()
+	wantError(s.p.t, s.lockWithin(livenessWait), context.DeadlineExceeded)
+	if s.tryLock() {
+		s.p.t.Error("TryLock has taken the lock from a live owner")
+	}
+}
+
+// takeOverFrom waits for the lock, and kills its owner meanwhile. Then s holds it.
+func (s *attachment) takeOverFrom(owner *proc) {
+	s.p.t.Helper()
+	locking := s.goLock()
+	owner.kill()
+	locking.must()
+	if !s.abandoned() {
+		s.p.t.Error("Abandoned is false after the owner's death, want true")
+	}
+}
+
+// livenessWait is how long wantHeld waits: longer than it takes until a waiter asks whether
+// the owner is alive.
+const livenessWait = 40 * time.Millisecond
 
 func (s *attachment) write(off int64, text string) {
 	s.p.t.Helper()

@@ -87,10 +87,7 @@ func TestProcessInAChrootSeesALiveOwner(t *testing.T) {
 	mine, theirs := owner.create("k", 64), prisoner.attach("k")
 	mine.lock()
 	prisoner.do(request{Op: "chroot", Data: []byte(t.TempDir())})
-	wantError(t, theirs.lockWithin(200*time.Millisecond), context.DeadlineExceeded)
-	if theirs.tryLock() {
-		t.Error("in a chroot, TryLock has taken the lock from a live owner")
-	}
+	theirs.wantHeld()
 	theirs.detach()
 	st.wantFiles("k")
 	mine.unlock()
@@ -107,12 +104,7 @@ func TestProcessInAChrootSeesADeadOwner(t *testing.T) {
 	mine, theirs := owner.create("k", 64), prisoner.attach("k")
 	mine.lock()
 	prisoner.do(request{Op: "chroot", Data: []byte(t.TempDir())})
-	locking := theirs.goLock()
-	owner.kill()
-	locking.must()
-	if !theirs.abandoned() {
-		t.Error("Abandoned is false after the owner's death, want true")
-	}
+	theirs.takeOverFrom(owner)
 	theirs.unlock()
 	theirs.detach() // cannot remove the file, which is garbage now
 	_, err := st.start().tryAttach("k")
@@ -126,17 +118,9 @@ func TestOwnerKeepsTheLockInAnEmptiedStore(t *testing.T) {
 	mine, theirs := owner.create("k", 64), other.attach("k")
 	mine.lock()
 	must(t, os.Remove(st.path("k")))
-	if theirs.tryLock() {
-		t.Error("TryLock has taken the lock from a live owner")
-	}
-	wantError(t, theirs.lockWithin(100*time.Millisecond), context.DeadlineExceeded)
+	theirs.wantHeld()
 	fresh := other.create("k", 64)
-	locking := theirs.goLock()
-	owner.kill()
-	locking.must()
-	if !theirs.abandoned() {
-		t.Error("Abandoned is false after the owner's death, want true")
-	}
+	theirs.takeOverFrom(owner)
 	theirs.unlock()
 	theirs.detach()
 	wantPIDs(t, other.stat("k"), other) // the new segment is as before
@@ -151,12 +135,8 @@ func TestDeadProcessIsFoundAfterSetuid(t *testing.T) {
 	mine, theirs := owner.create("k", 64), other.attach("k")
 	mine.lock()
 	other.do(request{Op: "setuid", N: 65534})
-	if theirs.tryLock() {
-		t.Error("after setuid, TryLock has taken the lock from a live owner")
-	}
-	locking := theirs.goLock()
-	owner.kill()
-	locking.must()
+	theirs.wantHeld()
+	theirs.takeOverFrom(owner)
 	theirs.unlock()
 	if got := theirs.info().Attached; got != 1 {
 		t.Errorf("after setuid, %d attached, want 1", got)
@@ -271,7 +251,6 @@ func TestWaiterInterruptedBySignalsTakesOver(t *testing.T) {
 	owner, waiter := st.start(), st.start()
 	held, theirs := owner.create("k", 64), waiter.attach("k")
 	held.lock()
-	locking := theirs.goLock()
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() { // more often than any sleep lasts
 		defer close(stopped)
@@ -289,8 +268,7 @@ func TestWaiterInterruptedBySignalsTakesOver(t *testing.T) {
 			}
 		}
 	}()
-	owner.kill()
-	locking.must()
+	theirs.takeOverFrom(owner)
 	close(stop)
 	<-stopped
 }

@@ -58,13 +58,7 @@ func TestNoProcessSeesUninitialisedMemory(t *testing.T) {
 	st := newStore(t)
 	for range 5 {
 		procs := st.startN(8)
-		var opening []*pending
-		for _, p := range procs {
-			opening = append(opening, p.begin(request{Op: "openinit", Key: key("k"), N: 1000}))
-		}
-		for _, p := range procs {
-			p.do(request{Op: "go"})
-		}
+		opening := beginAtOnce(procs, func(int) request { return request{Op: "openinit", Key: key("k"), N: 1000} })
 		created := 0
 		for _, o := range opening {
 			if o.must().OK {

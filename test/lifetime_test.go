@@ -221,13 +221,7 @@ func TestOfManyOpensOneCreates(t *testing.T) {
 	}
 	st := newStore(t)
 	procs := st.startN(n)
-	var calls []*pending
-	for _, p := range procs {
-		calls = append(calls, p.begin(request{Op: "openatonce", Key: key("k"), N: 64}))
-	}
-	for _, p := range procs {
-		p.do(request{Op: "go"})
-	}
+	calls := beginAtOnce(procs, func(int) request { return request{Op: "openatonce", Key: key("k"), N: 64} })
 	created := 0
 	for i, c := range calls {
 		a := c.must()

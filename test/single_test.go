@@ -166,15 +166,7 @@ func (st *store) awaitSenders(n int) {
 func TestSingleOneOfManyGetsTheKey(t *testing.T) {
 	st := newStore(t)
 	procs := st.startN(100)
-	calls := make([]*pending, len(procs))
-	for n, p := range procs {
-		r := acquireRequest()
-		r.N = 1
-		calls[n] = p.begin(r)
-	}
-	for _, p := range procs {
-		p.begin(request{Op: "go"})
-	}
+	calls := beginAtOnce(procs, func(int) request { return request{Op: "single acquire", Key: key("app"), N: 1} })
 	winner := onlyWinner(t, procs, calls)
 	winner.closeInstance()
 	st.wantFiles()
@@ -238,13 +230,7 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 	app.acquire()
 	listening := app.listenForMessages()
 	senders := st.startN(50)
-	calls := make([]*pending, len(senders))
-	for s, p := range senders {
-		calls[s] = p.begin(request{Op: "single flood", Key: key("app"), N: s})
-	}
-	for _, p := range senders {
-		p.begin(request{Op: "go"})
-	}
+	calls := beginAtOnce(senders, func(s int) request { return request{Op: "single flood", Key: key("app"), N: s} })
 	for _, call := range calls {
 		call.must()
 	}
