@@ -5,11 +5,11 @@ package main
 import "fmt"
 
 // messagesGroup: one process sends messages of a size as fast as it can, others read
-// them. Between streams of this library the reader reads in place; a pipe, a socket and
-// Boost's queue copy the message to it.
+// them. A reader of this library reads in place; a pipe, a socket and Boost's queue copy
+// the message.
 //
-// The time is the mean of those after the first ones. Of messages of 1 MiB and more it
-// is the median of laps, as in moveGroup.
+// The time is the mean of all messages but the first ones. For messages of 1 MiB and more
+// it is the median of laps, as in moveGroup.
 func messagesGroup(all []*peer, pl plan, size, readers int, grouped bool) *group {
 	ring := max(1<<20, 4*size)
 	id, title := fmt.Sprintf("messages-%s", sizeName(size)), "Messages of "+sizeTitle(size)
@@ -86,7 +86,7 @@ func messagesGroup(all []*peer, pl plan, size, readers int, grouped bool) *group
 }
 
 // handGroup: a message of a size goes from one process to another, and one comes back;
-// each sleeps while the other works. This library's is not copied; the others' is.
+// each process sleeps while the other works. Only this library does not copy the message.
 func handGroup(all []*peer, pl plan, size int) *group {
 	g := &group{ID: "hand-" + sizeName(size), Title: "A message of " + sizeTitle(size) + ", until another process has it", Columns: []column{
 		{Key: "p50", Title: "p50", format: duration},

@@ -4,15 +4,15 @@ package main
 
 import "fmt"
 
-// moveGroup: payloads of a size go from one process to another, one after the other; the sender has each in memory
-// of its own, the receiver ends with it where it can read it. Shared memory gets it there with one copy; the rows
-// "and copied out" have the receiver make a private copy too, as a stream always does.
+// moveGroup: payloads of a size go from one process to another, one after the other, from private memory of the sender
+// to memory that the receiver can read. That takes one copy into shared memory; in the rows "and copied out" the
+// receiver makes a private copy too, as with a pipe or a socket.
 //
-// The time of each is the mean. Large ones are compared with a copy within one process, which is timed by the median of
-// its batches, so theirs is that of laps through the slots: a moment without a processor does not count in either. (Of
-// small ones many arrive in a burst, and such a median would tell the best case only.)
+// The time of each payload is the mean. For large ones it is the median of laps through the slots, because they are
+// compared with a copy within one process, which is the median of batches: a moment without a processor counts in
+// neither. Small ones arrive in bursts, and a median would show the best case only.
 func moveGroup(all []*peer, pl plan, size int) *group {
-	// As many slots as fit in what a pipe holds, but always two: one is filled while the other is read.
+	// As many slots as fit into the buffer of a pipe, and at least two: one is filled while the other is read.
 	slots := min(max(64*kib/size, 2), 64)
 	g := &group{ID: "move-" + sizeName(size), Title: "Move " + sizeTitle(size) + " from one process to another", Columns: []column{
 		{Key: "op", Title: "time each", format: duration},
