@@ -46,7 +46,7 @@ func init() {
 
 func benchSegment(b *testing.B, size int) (*shm.Segment, shm.Option) {
 	store := shm.Dir(sharedTemp(b))
-	seg, err := shm.Create("bench", size, store)
+	seg, err := shm.Create("k", size, store)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func BenchmarkLockUnlock(b *testing.B) {
 
 func BenchmarkTwoContend(b *testing.B) {
 	seg, store := benchSegment(b, 64)
-	other, err := shm.Attach("bench", store)
+	other, err := shm.Attach("k", store)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -102,14 +102,7 @@ func BenchmarkUpdate(b *testing.B) {
 // BenchmarkAttachDetachAgain attaches in a process that is attached already.
 func BenchmarkAttachDetachAgain(b *testing.B) {
 	_, store := benchSegment(b, 4096)
-	b.ReportAllocs()
-	for b.Loop() {
-		seg, err := shm.Attach("bench", store)
-		if err != nil {
-			b.Fatal(err)
-		}
-		seg.Detach()
-	}
+	benchAttachDetach(b, store)
 }
 
 func BenchmarkSnapshot(b *testing.B) {
@@ -168,7 +161,7 @@ func BenchmarkAttachDetach(b *testing.B) {
 			st := newStore(b)
 			st.start().create("k", 64, opts{Max: 256})
 			attachMany(st, "k", n-1)
-			benchmarkLifetimes(b, st)
+			benchAttachDetach(b, shm.Dir(st.dir))
 		})
 	}
 	for _, n := range []int{1, 10000} {
@@ -176,14 +169,15 @@ func BenchmarkAttachDetach(b *testing.B) {
 			st := newStore(b)
 			st.start().create("k", 64)
 			createMany(st, n-1)
-			benchmarkLifetimes(b, st)
+			benchAttachDetach(b, shm.Dir(st.dir))
 		})
 	}
 }
 
-func benchmarkLifetimes(b *testing.B, st *store) {
+func benchAttachDetach(b *testing.B, store shm.Option) {
+	b.ReportAllocs()
 	for b.Loop() {
-		s, err := shm.Attach("k", shm.Dir(st.dir))
+		s, err := shm.Attach("k", store)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -83,10 +83,10 @@ func needRoot(t *testing.T) {
 func TestProcessInAChrootSeesALiveOwner(t *testing.T) {
 	needRoot(t)
 	st := newStore(t)
-	owner, prisoner := st.start(), st.start()
-	mine, theirs := owner.create("k", 64), prisoner.attach("k")
+	owner, confined := st.start(), st.start()
+	mine, theirs := owner.create("k", 64), confined.attach("k")
 	mine.lock()
-	prisoner.do(request{Op: "chroot", Data: []byte(t.TempDir())})
+	confined.do(request{Op: "chroot", Data: []byte(t.TempDir())})
 	theirs.wantHeld()
 	theirs.detach()
 	st.wantFiles("k")
@@ -100,10 +100,10 @@ func TestProcessInAChrootSeesADeadOwner(t *testing.T) {
 	needRoot(t)
 	needRecordLocks(t)
 	st := newStore(t)
-	owner, prisoner := st.start(), st.start()
-	mine, theirs := owner.create("k", 64), prisoner.attach("k")
+	owner, confined := st.start(), st.start()
+	mine, theirs := owner.create("k", 64), confined.attach("k")
 	mine.lock()
-	prisoner.do(request{Op: "chroot", Data: []byte(t.TempDir())})
+	confined.do(request{Op: "chroot", Data: []byte(t.TempDir())})
 	theirs.takeOverFrom(owner)
 	theirs.unlock()
 	theirs.detach() // cannot remove the file, which is garbage now
@@ -151,9 +151,9 @@ func TestDeadProcessIsFoundAfterSetuid(t *testing.T) {
 // with an error that says so.
 func TestWaitForAHeldFileLockIsBounded(t *testing.T) {
 	st := newStore(t)
-	owner, stranger, newcomer := st.start(), st.start(), st.start()
+	owner, reader, newcomer := st.start(), st.start(), st.start()
 	mine := owner.create("k", 64)
-	stranger.do(request{Op: "holdfilelock", Data: []byte(st.path("k"))})
+	reader.do(request{Op: "holdfilelock", Data: []byte(st.path("k"))})
 	newcomer.do(request{Op: "patience", Timeout: 300 * time.Millisecond})
 	owner.do(request{Op: "patience", Timeout: 300 * time.Millisecond})
 
@@ -169,7 +169,7 @@ func TestWaitForAHeldFileLockIsBounded(t *testing.T) {
 	mine.lock() // the segment's lock does not need the file lock
 	mine.unlock()
 	mine.detach() // does not wait for the file lock, and leaves garbage
-	stranger.kill()
+	reader.kill()
 	newcomer.create("k", 64).detach()
 }
 
@@ -178,11 +178,11 @@ func TestWaitForAHeldFileLockIsBounded(t *testing.T) {
 func TestSharedLocksKeepNoSlotAlive(t *testing.T) {
 	needRecordLocks(t)
 	st := newStore(t)
-	owner, other, stranger := st.start(), st.start(), st.start()
+	owner, other, reader := st.start(), st.start(), st.start()
 	mine, theirs := owner.create("k", 64), other.attach("k")
 	mine.lock()
 	owner.kill()
-	stranger.do(request{Op: "readlockslots", Data: []byte(st.path("k"))})
+	reader.do(request{Op: "readlockslots", Data: []byte(st.path("k"))})
 	if got := theirs.info().Attached; got != 1 {
 		t.Errorf("%d attached, want 1: shared locks keep a dead process alive", got)
 	}

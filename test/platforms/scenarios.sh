@@ -40,14 +40,14 @@ scenarios() {
 	start a create=4096 attached=2 write=from-a until=from-b detach
 	start b attached=1 attach until=from-a write=from-b detach
 	await_success a b
-	start c gone empty
+	start c missing empty
 	await_success c
 
 	scenario "one peer grows the segment, the others see it"
 	start a create=10 attached=2 grow=100000 last=from-a until=done detach
 	start b attached=1 attach last-is=from-a write=done detach
 	await_success a b
-	start c gone empty
+	start c missing empty
 	await_success c
 
 	scenario "the lock excludes"
@@ -78,6 +78,6 @@ scenarios() {
 	start a open=4096 lock=1s hold
 	await_step a "lock=1s: ok"
 	kill_peer a
-	start b create=8192 lock=1s abandoned=false unlock detach gone empty
+	start b create=8192 lock=1s abandoned=false unlock detach missing empty
 	await_success b
 }

@@ -69,7 +69,7 @@ var steps = []step{
 	{"openatonce", "ROUNDSxPEERS: in each round, open a new key at the same time as the other peers, and share it with all", (*peer).openAtOnce},
 	{"hold", "do nothing until killed", (*peer).hold},
 	{"detach", "", (*peer).detach},
-	{"gone", "the key has no segment", (*peer).gone},
+	{"missing", "the key has no segment", (*peer).missing},
 	{"empty", "the store contains no file after a Sweep", (*peer).empty},
 }
 
@@ -122,7 +122,7 @@ func (p *peer) noSpace(arg string) error {
 		return fmt.Errorf("create: %v, want %v", err, shm.ErrNoSpace)
 	}
 	fmt.Println(err)
-	return p.gone("")
+	return p.missing("")
 }
 
 func (p *peer) grow(arg string) error {
@@ -326,7 +326,7 @@ func (p *peer) hold(string) error {
 
 func (p *peer) detach(string) error { return p.seg.Detach() }
 
-func (p *peer) gone(string) error {
+func (p *peer) missing(string) error {
 	info, err := shm.Stat(p.key, p.opts...)
 	if !errors.Is(err, shm.ErrNotExist) {
 		return fmt.Errorf("stat: %+v, %v, want %v", info, err, shm.ErrNotExist)

@@ -102,7 +102,7 @@ func TestSharesInBothDirectionsAndLeavesNothing(t *testing.T) {
 	b := start(t, "attached=1", "attach", "until=from-a", "write=from-b", "detach")
 	a.awaitEnd()
 	b.awaitEnd()
-	start(t, "gone", "empty").awaitEnd()
+	start(t, "missing", "empty").awaitEnd()
 }
 
 func TestGrownSegmentIsSeenByOthers(t *testing.T) {
@@ -111,7 +111,7 @@ func TestGrownSegmentIsSeenByOthers(t *testing.T) {
 	b := start(t, "attached=1", "attach", "last-is=from-a", "write=done", "detach")
 	a.awaitEnd()
 	b.awaitEnd()
-	start(t, "gone", "empty").awaitEnd()
+	start(t, "missing", "empty").awaitEnd()
 }
 
 func TestLockExcludes(t *testing.T) {
@@ -123,7 +123,7 @@ func TestLockExcludes(t *testing.T) {
 	for _, p := range peers {
 		p.awaitEnd()
 	}
-	start(t, "gone", "empty").awaitEnd()
+	start(t, "missing", "empty").awaitEnd()
 }
 
 func TestWaiterTakesOverFromAKilledOwner(t *testing.T) {
@@ -136,7 +136,7 @@ func TestWaiterTakesOverFromAKilledOwner(t *testing.T) {
 	b.awaitStep("unlock") // after it has counted the attachments
 	start(t, "attached=1", "attach", "until=second", "write=third", "detach").awaitEnd()
 	b.awaitEnd()
-	start(t, "gone", "empty").awaitEnd()
+	start(t, "missing", "empty").awaitEnd()
 }
 
 func TestFirstCreateWorksAfterAllProcessesWereKilled(t *testing.T) {
@@ -144,7 +144,7 @@ func TestFirstCreateWorksAfterAllProcessesWereKilled(t *testing.T) {
 	a := start(t, "create=4096", "lock=1s", "hold")
 	a.awaitStep("lock=1s")
 	a.kill()
-	start(t, "create=8192", "lock=1s", "abandoned=false", "unlock", "detach", "gone", "empty").awaitEnd()
+	start(t, "create=8192", "lock=1s", "abandoned=false", "unlock", "detach", "missing", "empty").awaitEnd()
 }
 
 func TestProcessesThatOpenAtOnceShareOneSegment(t *testing.T) {
