@@ -23,16 +23,13 @@ import (
 func init() {
 	// creations creates and destroys a segment N times, under a key of its own.
 	extra["creations"] = func(c *child, _ context.Context, r request, a *answer) error {
-		for range r.N {
+		return repeat(r.N, func() error {
 			s, err := shm.Create(string(r.Key)+"2", 64)
 			if err != nil {
 				return err
 			}
-			if err := s.Detach(); err != nil {
-				return err
-			}
-		}
-		return nil
+			return s.Detach()
+		})
 	}
 	// waiters starts N goroutines, each of which waits until the version has moved.
 	extra["waiters"] = func(c *child, ctx context.Context, r request, a *answer) error {

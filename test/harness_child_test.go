@@ -3,7 +3,6 @@ package test
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -298,6 +297,16 @@ func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *ans
 	return fmt.Errorf("%q: no such call", r.Op)
 }
 
+// repeat calls fn n times, until it reports an error.
+func repeat(n int, fn func() error) error {
+	for range n {
+		if err := fn(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // word is the number at the beginning of data. The lock guards it; it is not atomic.
 func word(data []byte) *uint64 { return (*uint64)(unsafe.Pointer(unsafe.SliceData(data))) }
 
@@ -319,52 +328,34 @@ func snapshots(s *shm.Segment, n int) error {
 
 // lifetimes attaches to a segment and detaches again, n times.
 func lifetimes(k string, n int) error {
-	for range n {
+	return repeat(n, func() error {
 		s, err := shm.Attach(k)
 		if err != nil {
 			return err
 		}
-		if err := s.Detach(); err != nil {
-			return err
-		}
-	}
-	return nil
+		return s.Detach()
+	})
 }
 
 func uncontended(s *shm.Segment, n int) error {
-	for range n {
-		if err := errors.Join(s.Lock(), s.Unlock()); err != nil {
-			return err
-		}
-	}
-	return nil
+	return repeat(n, func() error { return errors.Join(s.Lock(), s.Unlock()) })
 }
 
 // count adds one to the number n times, each time with the lock held.
 func count(s *shm.Segment, n int) error {
-	for range n {
+	return repeat(n, func() error {
 		if err := s.Lock(); err != nil {
 			return err
 		}
 		*word(s.Data())++
-		if err := s.Unlock(); err != nil {
-			return err
-		}
-	}
-	return nil
+		return s.Unlock()
+	})
 }
 
 func countUpdates(s *shm.Segment, n int) error {
-	for range n {
-		err := s.Update(func(data []byte) error {
-			binary.NativeEndian.PutUint64(data, binary.NativeEndian.Uint64(data)+1)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return repeat(n, func() error {
+		return s.Update(func(data []byte) error { *word(data)++; return nil })
+	})
 }
 
 // turns takes the lock in a tight loop until all processes together have taken it

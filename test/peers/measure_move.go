@@ -63,22 +63,17 @@ func moveGroup(all []*peer, pl plan, size int) *group {
 	return g
 }
 
-func sizeTitle(n int) string {
-	switch {
-	case n >= mib:
-		return fmt.Sprintf("%d MiB", n/mib)
-	case n >= kib:
-		return fmt.Sprintf("%d KiB", n/kib)
-	}
-	return fmt.Sprintf("%d B", n)
-}
+func sizeTitle(n int) string { return sizeIn(n, " MiB", " KiB", " B") }
 
-func sizeName(n int) string {
+func sizeName(n int) string { return sizeIn(n, "M", "K", "") }
+
+// sizeIn formats a size in the largest unit that it has one of.
+func sizeIn(n int, m, k, one string) string {
 	switch {
 	case n >= mib:
-		return fmt.Sprintf("%dM", n/mib)
+		return fmt.Sprint(n/mib) + m
 	case n >= kib:
-		return fmt.Sprintf("%dK", n/kib)
+		return fmt.Sprint(n/kib) + k
 	}
-	return fmt.Sprintf("%d", n)
+	return fmt.Sprint(n) + one
 }
