@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
+	"time"
 	"unsafe"
 
 	"qshm/shm"
@@ -376,4 +379,78 @@ func (c *child) turns(s *shm.Segment, total int) (own int, err error) {
 			return own, err
 		}
 	}
+}
+
+// A request is a call, and an answer its result. On the pipes, each is a line of JSON.
+type request struct {
+	ID      int
+	Op      string
+	Handle  string        `json:",omitempty"`
+	Key     []byte        `json:",omitempty"`
+	N       int           `json:",omitempty"`
+	Off     int64         `json:",omitempty"`
+	Data    []byte        `json:",omitempty"`
+	Version uint32        `json:",omitempty"`
+	Timeout time.Duration `json:",omitempty"`
+	Opts    opts
+}
+
+func (r *request) options(o []opts) {
+	if len(o) > 0 {
+		r.Opts = o[0]
+	}
+}
+
+type opts struct {
+	ReadOnly bool          `json:",omitempty"`
+	Sparse   bool          `json:",omitempty"`
+	Max      int           `json:",omitempty"`
+	Perm     fs.FileMode   `json:",omitempty"`
+	Init     string        `json:",omitempty"` // what Init writes
+	Timeout  time.Duration `json:",omitempty"`
+}
+
+type answer struct {
+	ID      int
+	OK      bool         `json:",omitempty"`
+	Handle  string       `json:",omitempty"`
+	N       int          `json:",omitempty"`
+	Data    []byte       `json:",omitempty"`
+	Version uint32       `json:",omitempty"`
+	Infos   []shm.Info   `json:",omitempty"`
+	Error   *remoteError `json:",omitempty"`
+}
+
+// remoteError is an error of another process. errors.Is finds the kinds in it.
+type remoteError struct {
+	Text  string
+	Kinds []string
+	Own   bool // the error is an *shm.Error
+	Op    string
+	Key   []byte
+}
+
+func (e *remoteError) Error() string { return e.Text }
+
+func (e *remoteError) Is(target error) bool {
+	for _, name := range e.Kinds {
+		if kinds[name] == target {
+			return true
+		}
+	}
+	return false
+}
+
+func asRemote(err error) *remoteError {
+	e := &remoteError{Text: err.Error()}
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
+		if errors.Is(err, kinds[name]) {
+			e.Kinds = append(e.Kinds, name)
+		}
+	}
+	var own *shm.Error
+	if e.Own = errors.As(err, &own); e.Own {
+		e.Op, e.Key = own.Op, []byte(own.Key)
+	}
+	return e
 }
