@@ -40,7 +40,7 @@ type child struct {
 	last     int
 	cancels  map[int]context.CancelFunc
 	out      *json.Encoder
-	gate     chan struct{} // closed by "go"
+	gate     chan struct{} // some calls wait for it; the call "go" closes it
 }
 
 func runChild() {

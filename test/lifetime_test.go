@@ -161,7 +161,7 @@ func TestSegmentOutlivesItsCreator(t *testing.T) {
 	}
 }
 
-// Whichever call is the first.
+// It does not matter which call is the first.
 func TestFirstCallAfterAllProcessesDiedWorks(t *testing.T) {
 	for _, first := range []struct {
 		name  string
@@ -398,7 +398,7 @@ func TestStoreContainsOneFileForEachSegment(t *testing.T) {
 	st.wantFiles()
 }
 
-// runOrphan is what the process does that spawn starts.
+// runOrphan is what a process that spawn has started does.
 func runOrphan() {
 	fmt.Println(os.Getpid())
 	select {}

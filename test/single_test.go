@@ -235,7 +235,7 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 		call.must()
 	}
 	next := make([]int, len(senders)) // the index of each sender's next message that has the text
-	skip := func(s int) {             // messages without the text
+	skip := func(s int) {             // skips messages without the text
 		for next[s] < len(floodLengths) && floodLengths[next[s]] < 17 {
 			next[s]++
 		}

@@ -351,6 +351,3 @@ func TestStreamStoppedLatestReaderDelaysNoWriter(t *testing.T) {
 		t.Errorf("Next: %q, lost %d, want %q, 2000", a.Data, a.N, "newest")
 	}
 }
-
-// The storm: workers that are writers, readers and members of a group are killed at
-// random instants.

@@ -232,7 +232,7 @@ func TestUpdateWhenEndsWithItsContextOrDetach(t *testing.T) {
 	wantError(t, <-ended, shm.ErrDetached)
 }
 
-// A worker that looks whether its condition holds does not wake the others; a change does.
+// A worker that tests its condition does not wake the others; a change does.
 func TestUpdateWhenWaitersDoNotWakeEachOther(t *testing.T) {
 	st := newStore(t)
 	queue := st.start().create("k", 64)
