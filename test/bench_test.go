@@ -3,32 +3,50 @@ package test
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
-
-	"github.com/gofrs/flock"
 
 	"qshm/shm"
 	"qshm/shm/single"
 )
 
-// Benchmarks for daily use: go test -bench . -run '^$' ./test; test/compare.sh shows the
-// effect of a change. test/peers compares with other libraries.
+// Benchmarks for daily use: go test -run '^$' -bench . ./test. compare.sh shows the effect
+// of a change; peers compares with other libraries.
 
-// benchStore returns a store in memory, where the system has /dev/shm.
-func benchStore(b *testing.B) shm.Option {
-	dir, err := os.MkdirTemp("/dev/shm", "qshm-bench-")
-	if err != nil {
-		dir = b.TempDir()
+func init() {
+	// echo answers each change after version N by a change of its own, until the gate opens.
+	extra["echo"] = func(c *child, ctx context.Context, r request, a *answer) error {
+		s := c.segment(r.Handle)
+		for v := uint32(r.N); ; v++ {
+			if _, err := s.Wait(ctx, v); err != nil {
+				return err
+			}
+			select {
+			case <-c.gate:
+				return nil
+			default:
+			}
+			if err := s.Update(func(data []byte) error { data[0]++; return nil }); err != nil {
+				return err
+			}
+			v++
+		}
 	}
-	b.Cleanup(func() { os.RemoveAll(dir) })
-	return shm.Dir(dir)
+	// createmany creates N segments and stays attached to them.
+	extra["createmany"] = func(c *child, _ context.Context, r request, a *answer) error {
+		for i := range r.N {
+			s, err := shm.Create(fmt.Sprint("one of many ", i), 64, shm.Sparse())
+			if err != nil {
+				return err
+			}
+			c.keep(s, a)
+		}
+		return nil
+	}
 }
 
 func benchSegment(b *testing.B, size int) (*shm.Segment, shm.Option) {
-	store := benchStore(b)
-	seg, err := shm.Create("bench", size, store)
+	store := shm.Dir(sharedTemp(b))
+	seg, err := shm.Create("k", size, store)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -37,27 +55,17 @@ func benchSegment(b *testing.B, size int) (*shm.Segment, shm.Option) {
 }
 
 func BenchmarkLockUnlock(b *testing.B) {
-	b.Run("qshm", func(b *testing.B) {
-		seg, _ := benchSegment(b, 64)
-		b.ReportAllocs()
-		for b.Loop() {
-			seg.Lock()
-			seg.Unlock()
-		}
-	})
-	b.Run("gofrs", func(b *testing.B) {
-		lock := flock.New(filepath.Join(b.TempDir(), "lock"))
-		for b.Loop() {
-			lock.Lock()
-			lock.Unlock()
-		}
-	})
-	benchSystemLocks(b)
+	seg, _ := benchSegment(b, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		seg.Lock()
+		seg.Unlock()
+	}
 }
 
 func BenchmarkTwoContend(b *testing.B) {
 	seg, store := benchSegment(b, 64)
-	other, err := shm.Attach("bench", store)
+	other, err := shm.Attach("k", store)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -94,14 +102,7 @@ func BenchmarkUpdate(b *testing.B) {
 // BenchmarkAttachDetachAgain attaches in a process that is attached already.
 func BenchmarkAttachDetachAgain(b *testing.B) {
 	_, store := benchSegment(b, 4096)
-	b.ReportAllocs()
-	for b.Loop() {
-		seg, err := shm.Attach("bench", store)
-		if err != nil {
-			b.Fatal(err)
-		}
-		seg.Detach()
-	}
+	benchAttachDetach(b, store)
 }
 
 func BenchmarkSnapshot(b *testing.B) {
@@ -133,7 +134,7 @@ func BenchmarkWriteAt(b *testing.B) {
 }
 
 func BenchmarkSingleSend(b *testing.B) {
-	store := benchStore(b)
+	store := shm.Dir(sharedTemp(b))
 	app, err := single.Acquire("bench", store)
 	if err != nil {
 		b.Fatal(err)
@@ -153,3 +154,87 @@ func BenchmarkSingleSend(b *testing.B) {
 	app.Close()
 	<-taken
 }
+
+func BenchmarkAttachDetach(b *testing.B) {
+	for _, n := range []int{1, 200} {
+		b.Run(fmt.Sprintf("attached=%d", n), func(b *testing.B) {
+			st := newStore(b)
+			st.start().create("k", 64, opts{Max: 256})
+			attachMany(st, "k", n-1)
+			benchAttachDetach(b, shm.Dir(st.dir))
+		})
+	}
+	for _, n := range []int{1, 10000} {
+		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+			st := newStore(b)
+			st.start().create("k", 64)
+			createMany(st, n-1)
+			benchAttachDetach(b, shm.Dir(st.dir))
+		})
+	}
+}
+
+func benchAttachDetach(b *testing.B, store shm.Option) {
+	b.ReportAllocs()
+	for b.Loop() {
+		s, err := shm.Attach("k", store)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.Detach()
+	}
+}
+
+func BenchmarkCreateDestroy(b *testing.B) {
+	for _, n := range []int{1, 10000} {
+		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+			st := newStore(b)
+			createMany(st, n-1)
+			for b.Loop() {
+				s, err := shm.Create("k", 64, shm.Dir(st.dir))
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.Detach()
+			}
+		})
+	}
+}
+
+// BenchmarkPingPong measures a change that another process answers by another change.
+func BenchmarkPingPong(b *testing.B) {
+	st := newStore(b)
+	other := st.start().create("k", 64)
+	s, err := shm.Attach("k", shm.Dir(st.dir))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	echo := other.begin(request{Op: "echo", N: int(s.Version())})
+	for b.Loop() {
+		v := s.Version()
+		if err := s.Update(func(data []byte) error { data[0]++; return nil }); err != nil {
+			b.Fatal(err)
+		}
+		for now := v + 1; now != v+2; {
+			if now, err = s.Wait(b.Context(), now); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	other.do(request{Op: "go"})
+	s.Update(func([]byte) error { return nil })
+	echo.must()
+}
+
+// attachMany makes n attachments to the segment of a key, in two processes.
+func attachMany(st *store, k string, n int) {
+	for i, p := range st.startN(2) {
+		for range (n + i) / 2 {
+			p.attach(k)
+		}
+	}
+}
+
+// createMany creates n segments under other keys.
+func createMany(st *store, n int) { st.start().do(request{Op: "createmany", N: n}) }

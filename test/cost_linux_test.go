@@ -2,16 +2,80 @@ package test
 
 import (
 	"bufio"
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"qshm/shm"
 )
 
-// traced counts the system calls of a process that makes one call, by name.
-func traced(t *testing.T, st *store, prepare func(*proc) string, r request) map[string]int {
+// What calls cost, whatever the time they take: system calls, threads, and how often a
+// waiting process wakes.
+
+func init() {
+	// creations creates and destroys a segment N times, under a key of its own.
+	extra["creations"] = func(c *child, _ context.Context, r request, a *answer) error {
+		return repeat(r.N, func() error {
+			s, err := shm.Create(string(r.Key)+"2", 64)
+			if err != nil {
+				return err
+			}
+			return s.Detach()
+		})
+	}
+	// waiters starts N goroutines, each of which waits until the version has moved.
+	extra["waiters"] = func(c *child, ctx context.Context, r request, a *answer) error {
+		s := c.segment(r.Handle)
+		version, ended := s.Version(), make(chan error, r.N)
+		for range r.N {
+			go func() {
+				_, err := s.Wait(ctx, version)
+				ended <- err
+			}()
+		}
+		for range r.N {
+			if err := <-ended; err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	// cancelled waits for a change and for the lock N times; each wait is cancelled.
+	extra["cancelled"] = func(c *child, ctx context.Context, r request, _ *answer) error {
+		s := c.segment(r.Handle)
+		for range r.N {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(time.Millisecond, cancel)
+			_, waiting := s.Wait(ctx, s.Version())
+			ctx, cancel = context.WithCancel(context.Background())
+			time.AfterFunc(time.Millisecond, cancel)
+			locking := s.LockContext(ctx)
+			if !errors.Is(waiting, context.Canceled) || !errors.Is(locking, context.Canceled) {
+				return fmt.Errorf("Wait: %v, LockContext: %v, want %v", waiting, locking, context.Canceled)
+			}
+		}
+		return nil
+	}
+	// goroutines returns when there are N goroutines, and time has passed for all to wait.
+	extra["goroutines"] = func(_ *child, _ context.Context, r request, _ *answer) error {
+		for runtime.NumGoroutine() < r.N {
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(100 * time.Millisecond)
+		return nil
+	}
+}
+
+// systemCalls counts the system calls of a process that makes one call, by their names.
+func systemCalls(t *testing.T, st *store, prepare func(*proc) string, r request) map[string]int {
 	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -56,16 +120,16 @@ func TestUncontendedLockMakesNoSystemCall(t *testing.T) {
 	const n = 200000
 	st := newStore(t)
 	for _, op := range []string{"locks", "countupdates", "snapshots"} {
-		calls := traced(t, st, func(p *proc) string { return p.create("k", 64).handle }, request{Op: op, N: n})
+		calls := systemCalls(t, st, func(p *proc) string { return p.create("k", 64).handle }, request{Op: op, N: n})
 		// The Go runtime makes some calls, which depend on the time and not on the lock.
 		if total := sum(calls); total > n/50 {
-			t.Errorf("%s: %d system calls for %d operations: %v", op, total, n, calls)
+			t.Errorf("%s: %d system calls for %d operations, want none but the runtime's: %v", op, total, n, calls)
 		}
 	}
 }
 
-// lifetimeCalls counts the system calls that attaching and detaching consist of, and
-// not those of the Go runtime.
+// lifetimeCalls counts the system calls that attaching and detaching make, without those
+// of the Go runtime.
 func lifetimeCalls(calls map[string]int) (n int) {
 	for _, name := range []string{"openat", "flock", "fcntl", "unlinkat", "unlink", "close", "pread64", "newfstatat", "fstat", "getdents64"} {
 		n += calls[name]
@@ -79,13 +143,13 @@ func TestAttachCostsTheSameWithManyAttached(t *testing.T) {
 	for _, n := range []int{1, 200} {
 		st := newStore(t)
 		st.start().create("k", 64, opts{Max: 256})
-		crowd(st, "k", n-1)
-		counts = append(counts, lifetimeCalls(traced(t, st, nil, request{Op: "lifetimes", Key: key("k"), N: rounds})))
+		attachMany(st, "k", n-1)
+		counts = append(counts, lifetimeCalls(systemCalls(t, st, nil, request{Op: "lifetimes", Key: key("k"), N: rounds})))
 	}
 	wantSameCost(t, counts, 0)
 }
 
-func TestCostsTheSameWithManyKeys(t *testing.T) {
+func TestAttachAndCreateCostTheSameWithManyKeys(t *testing.T) {
 	const rounds = 200
 	n := 3000
 	if testing.Short() {
@@ -99,20 +163,101 @@ func TestCostsTheSameWithManyKeys(t *testing.T) {
 		for _, n := range []int{1, n} {
 			st := newStore(t)
 			st.start().create("k", 64)
-			litter(st, n-1)
-			counts = append(counts, lifetimeCalls(traced(t, st, nil, request{Op: op, Key: key("k"), N: rounds})))
+			createMany(st, n-1)
+			counts = append(counts, lifetimeCalls(systemCalls(t, st, nil, request{Op: op, Key: key("k"), N: rounds})))
 		}
 		t.Log(op)
 		wantSameCost(t, counts, rounds*some)
 	}
 }
 
-// wantSameCost checks that the second count exceeds the first by no more than a tenth
-// and some calls.
+// wantSameCost checks that the second count exceeds the first by at most a tenth and some
+// calls.
 func wantSameCost(t *testing.T, counts []int, some int) {
 	t.Helper()
 	t.Logf("system calls: %v", counts)
 	if few, many := counts[0], counts[1]; many > few+few/10+some {
-		t.Errorf("%d system calls with few, and %d with many", few, many)
+		t.Errorf("%d system calls with few, and %d with many, want at most %d", few, many, few+few/10+some)
 	}
+}
+
+// threads counts the threads of a process.
+func (p *proc) threads() int {
+	p.t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
+	must(p.t, err)
+	return len(tasks)
+}
+
+// switches counts how often the threads of the process have gone to sleep.
+func (p *proc) switches() (n int) {
+	p.t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.pid))
+	must(p.t, err)
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		_, rest, _ := strings.Cut(string(text), "\nvoluntary_ctxt_switches:")
+		if fields := strings.Fields(rest); len(fields) > 0 {
+			k, _ := strconv.Atoi(fields[0])
+			n += k
+		}
+	}
+	return n
+}
+
+func TestThousandsOfGoroutinesWaitOnOneThread(t *testing.T) {
+	needNative(t)
+	const n = 20000
+	st := newStore(t)
+	a, b := st.start(), st.start()
+	mine, theirs := a.create("k", 64), b.attach("k")
+	before := b.threads()
+	waiting := theirs.begin(request{Op: "waiters", N: n})
+	b.do(request{Op: "goroutines", N: n})
+	if after := b.threads(); after > before+8 {
+		t.Errorf("%d threads while %d goroutines wait, and %d before: want one more, and some of the runtime", after, n, before)
+	}
+	mine.write(0, "x")
+	waiting.must()
+}
+
+// The end of one waiter's context wakes no other process.
+func TestCancelledWaiterWakesNoOtherProcess(t *testing.T) {
+	needNative(t)
+	const cancels = 200
+	st := newStore(t)
+	owner, sleeper, canceller := st.start(), st.start(), st.start()
+	held, sleeping, cancelled := owner.create("k", 64), sleeper.attach("k"), canceller.attach("k")
+	held.lock()
+	waiting := sleeping.begin(request{Op: "wait", Version: sleeping.version()})
+	locking := sleeping.goLock()
+	time.Sleep(3 * time.Second) // until the waiter asks less often whether the owner is alive
+	before := sleeper.switches()
+	cancelled.do(request{Op: "cancelled", N: cancels})
+	// The sleeper wakes now and then by itself, and the runtime has threads of its own.
+	if n := sleeper.switches() - before; n > cancels {
+		t.Errorf("another process woke %d times during %d cancelled waits of each kind, want at most %d", n, cancels, cancels)
+	}
+	held.unlock()
+	waiting.must()
+	locking.must()
+}
+
+// The longer a process waits for the lock, the less often it wakes to ask whether the
+// owner is alive.
+func TestProcessThatWaitsForLongRarelyWakes(t *testing.T) {
+	needNative(t)
+	st := newStore(t)
+	owner, waiter := st.start(), st.start()
+	held, theirs := owner.create("k", 64), waiter.attach("k")
+	held.lock()
+	locking := theirs.goLock()
+	time.Sleep(4 * time.Second)
+	before := waiter.switches()
+	time.Sleep(4 * time.Second)
+	if n := waiter.switches() - before; n > 400 {
+		t.Errorf("the waiter woke %d times in 4 seconds, want at most 400", n)
+	}
+	held.unlock()
+	locking.must()
 }

@@ -1,98 +1,38 @@
 package test
 
 import (
-	"fmt"
+	"context"
+	"errors"
 	"testing"
 
 	"qshm/shm"
 )
 
-// The cost of a call does not depend on the number of other attachments and segments.
-// Here are benchmarks; cost_linux_test.go counts system calls.
+// What calls cost: allocations here, system calls and threads in cost_linux_test.go.
 
-// crowd makes n more attachments to the segment of a key, in two processes.
-func crowd(st *store, k string, n int) {
-	for i, p := range st.startN(2) {
-		for range (n + i) / 2 {
-			p.attach(k)
-		}
-	}
-}
-
-// litter creates n other segments.
-func litter(st *store, n int) *proc {
-	p := st.start()
-	p.do(request{Op: "litter", N: n})
-	return p
-}
-
-func BenchmarkAttachDetach(b *testing.B) {
-	for _, n := range []int{1, 200} {
-		b.Run(fmt.Sprintf("attached=%d", n), func(b *testing.B) {
-			st := newStore(b)
-			st.start().create("k", 64, opts{Max: 256})
-			crowd(st, "k", n-1)
-			benchmarkLifetimes(b, st)
-		})
-	}
-	for _, n := range []int{1, 10000} {
-		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
-			st := newStore(b)
-			st.start().create("k", 64)
-			litter(st, n-1)
-			benchmarkLifetimes(b, st)
-		})
-	}
-}
-
-func benchmarkLifetimes(b *testing.B, st *store) {
-	for b.Loop() {
-		s, err := shm.Attach("k", shm.Dir(st.dir))
-		if err != nil {
-			b.Fatal(err)
-		}
-		s.Detach()
-	}
-}
-
-func BenchmarkCreateDestroy(b *testing.B) {
-	for _, n := range []int{1, 10000} {
-		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
-			st := newStore(b)
-			litter(st, n-1)
-			for b.Loop() {
-				s, err := shm.Create("k", 64, shm.Dir(st.dir))
-				if err != nil {
-					b.Fatal(err)
-				}
-				s.Detach()
-			}
-		})
-	}
-}
-
-// BenchmarkPingPong measures a change that another process answers by another change.
-func BenchmarkPingPong(b *testing.B) {
-	st := newStore(b)
-	other := st.start().create("k", 64)
-	s, err := shm.Attach("k", shm.Dir(st.dir))
-	if err != nil {
-		b.Fatal(err)
-	}
+func TestCallsThatDoNotAllocate(t *testing.T) {
+	st := newStore(t)
+	s, err := shm.Create("k", 64, shm.Dir(st.dir))
+	must(t, err)
 	defer s.Close()
-	echo := other.begin(request{Op: "echo", N: int(s.Version())})
-	for b.Loop() {
-		v := s.Version()
-		if err := s.Update(func(data []byte) error { data[0]++; return nil }); err != nil {
-			b.Fatal(err)
-		}
-		for now := v + 1; now != v+2; {
-			if now, err = s.Wait(b.Context(), now); err != nil {
-				b.Fatal(err)
-			}
+	ctx, buf := context.Background(), make([]byte, 64)
+	nothing := func([]byte) error { return nil }
+	always := func([]byte) bool { return true }
+	for name, call := range map[string]func() error{
+		"Lock":       func() error { return errors.Join(s.Lock(), s.Unlock()) },
+		"View":       func() error { return s.View(nothing) },
+		"Update":     func() error { return s.Update(nothing) },
+		"UpdateWhen": func() error { return s.UpdateWhen(ctx, always, nothing) },
+		"Load":       func() error { _, err := shm.Load[[3]uint64](s, 5); return err },
+		"Store":      func() error { return shm.Store(s, 5, [3]uint64{1, 2, 3}) },
+		"Snapshot":   func() error { _, _, err := s.Snapshot(buf); return err },
+		"ReadAt":     func() error { _, err := s.ReadAt(buf, 0); return err },
+		"WriteAt":    func() error { _, err := s.WriteAt(buf, 0); return err },
+		"Data":       func() error { _ = s.Data(); return nil },
+		"Value":      func() error { _, err := shm.Value[uint32](s, 8); return err },
+	} {
+		if n := testing.AllocsPerRun(100, func() { must(t, call()) }); n != 0 {
+			t.Errorf("%s allocates %v times, want 0", name, n)
 		}
 	}
-	other.do(request{Op: "go"})
-	s.Update(func([]byte) error { return nil })
-	echo.must()
 }

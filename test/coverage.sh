@@ -12,7 +12,9 @@ chmod 777 "$counts" # some of the processes run as another user
 trap 'rm -rf "$counts" "$counts.log" "$counts.txt"' EXIT
 
 passed=true
-GOCOVERDIR=$counts go test -count=1 -covermode=atomic -coverpkg="$packages" \
+# The go command has a GOCOVERDIR of its own for each test program; -exec sets it to ours,
+# for the processes that the program starts.
+go test -count=1 -covermode=atomic -coverpkg="$packages" -exec "env GOCOVERDIR=$counts" \
 	./keymap ./lockfile ./shm/... ./test -args -test.gocoverdir="$counts" >"$counts.log" 2>&1 ||
 	{ passed=false && cat "$counts.log"; }
 

@@ -14,12 +14,11 @@ import (
 	"time"
 )
 
-// The transcripts in the texts, blocks that are marked console, are what a shell
-// prints. A line that begins with "$ " is a command; the lines after it are what has
-// been printed then, also by commands in the background. Numbers of three digits and
-// more, times, widths of columns, the store and the user differ between runs and are
-// not compared.
-func TestTranscriptsInTexts(t *testing.T) {
+// A transcript is a block of a text that is marked console. A line that begins with "$ " is
+// a command; the lines after it are what the shell has printed by then, also for commands in
+// the background. What differs between runs is not compared: numbers of three digits and
+// more, times, widths of columns, the store and the user.
+func TestTranscriptsInTextsAreWhatAShellPrints(t *testing.T) {
 	if os.Getenv("QSHM_TEST_EXEC") != "" {
 		t.Skip("the programs of the texts run on this machine only")
 	}
@@ -42,7 +41,7 @@ func TestTranscriptsInTexts(t *testing.T) {
 	}
 }
 
-// transcript runs a transcript in directory bin.
+// transcript runs a transcript in directory bin, and compares what is printed.
 func transcript(t *testing.T, shell, bin, block string) {
 	dir := newStore(t).dir
 	cmd := exec.Command(shell, "--norc")
@@ -81,13 +80,13 @@ func transcript(t *testing.T, shell, bin, block string) {
 			}
 			lines := got[:strings.LastIndex(got, "\n")+1] // the last line may be incomplete
 			if time.Now().After(end) || !strings.HasPrefix(expected, lines) {
-				t.Fatalf("after %q, the shell has printed\n%s\nand the text has\n%s", command, got, expected)
+				t.Fatalf("after %q, the shell has printed\n%s\nwant, as in the text,\n%s", command, got, expected)
 			}
 		}
 	}
 }
 
-// normalised leaves out of a transcript what differs between runs.
+// normalised replaces what differs between runs.
 func normalised(text, dir, owner string) string {
 	for _, r := range []struct{ pattern, by string }{
 		{regexp.QuoteMeta(dir), "/dev/shm/qshm-0"},

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// What the README and the other texts show is true: links resolve, programs compile,
-// tests that they name exist, exit codes are those of the demo, and an embedder gets
-// the modules that the README names. docs_linux_test.go runs their commands.
+// What the texts say is true: links resolve, programs compile, the tests that they name
+// exist, exit codes are those of the demo, and a program that imports the library gets the
+// modules that the README names. docs_linux_test.go runs the commands of the texts.
 
 // goTool runs the go command in dir. Without a go command, it skips the test.
 func goTool(t *testing.T, dir string, args ...string) string {
@@ -33,8 +33,8 @@ func goTool(t *testing.T, dir string, args ...string) string {
 	return string(out)
 }
 
-// embedder makes a module that requires this one in the way that the README shows. It
-// has the programs, each in a directory of its name.
+// embedder makes a module that requires this one as the README says. It has the programs,
+// each in a directory of its name.
 func embedder(t *testing.T, programs map[string]string) string {
 	t.Helper()
 	root, err := filepath.Abs("..")
@@ -72,7 +72,7 @@ func texts(t *testing.T) map[string]string {
 
 var fences = regexp.MustCompile("(?ms)^```.*?^```")
 
-// anchors returns the anchors of the headings of a text, as they are made of them.
+// anchors returns the anchors that GitHub makes of the headings of a text.
 func anchors(text string) (all []string) {
 	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(fences.ReplaceAllString(text, ""), -1) {
 		kept := regexp.MustCompile(`[^\pL\pN _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
@@ -93,12 +93,12 @@ func TestLinksResolve(t *testing.T) {
 			if file != "" {
 				target = filepath.ToSlash(filepath.Join(filepath.Dir(name), file))
 				if _, err := os.Stat(filepath.Join("..", target)); err != nil {
-					t.Errorf("%s: the link %s leads nowhere", name, m[1])
+					t.Errorf("%s: there is no file for the link %s", name, m[1])
 					continue
 				}
 			}
 			if anchor != "" && !slices.Contains(anchors(all[target]), anchor) {
-				t.Errorf("%s: the link %s leads to no heading of %s", name, m[1], target)
+				t.Errorf("%s: there is no heading of %s for the link %s", name, target, m[1])
 			}
 		}
 	}
@@ -118,16 +118,16 @@ func programs(t *testing.T) map[string]string {
 		named := regexp.MustCompile("(?s)<!-- program: (\\w+) -->\n```go\n(.*?)```").FindAllStringSubmatch(text, -1)
 		for _, m := range named {
 			if all[m[1]] != "" {
-				t.Errorf("%s: there is another program %s", name, m[1])
+				t.Errorf("%s: there are two programs %s", name, m[1])
 			}
 			all[m[1]] = m[2]
 		}
 		if n := strings.Count(text, "```go\n"); n != len(named) {
-			t.Errorf("%s: %d of %d Go programs have a name: <!-- program: NAME --> in the line before", name, len(named), n)
+			t.Errorf("%s: %d of %d Go programs have a name, want all: <!-- program: NAME --> in the line before", name, len(named), n)
 		}
 	}
 	if len(all) == 0 {
-		t.Error("the texts show no program")
+		t.Error("the texts contain no program")
 	}
 	return all
 }
@@ -136,7 +136,6 @@ func TestProgramsInTextsCompile(t *testing.T) {
 	goTool(t, embedder(t, programs(t)), "vet", "./...")
 }
 
-// Names of tests in the texts are those of tests.
 func TestTestsThatTextsNameExist(t *testing.T) {
 	var sources strings.Builder
 	must(t, filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
@@ -154,7 +153,7 @@ func TestTestsThatTextsNameExist(t *testing.T) {
 	for name, text := range texts(t) {
 		for _, m := range regexp.MustCompile(`\b(Test[A-Z]\w+)(?:/([a-z-]+))?`).FindAllStringSubmatch(text, -1) {
 			if !strings.Contains(sources.String(), "func "+m[1]+"(") || m[1] == "TestConformance" && m[2] != "" && !lines[m[2]] {
-				t.Errorf("%s names %s, which is no test", name, m[0])
+				t.Errorf("%s names the test %s, which does not exist", name, m[0])
 			}
 		}
 	}
@@ -166,11 +165,11 @@ func TestTextsShowTheComposeFile(t *testing.T) {
 	must(t, err)
 	shown := regexp.MustCompile("(?s)<!-- test: compose -->\n```yaml\n(.*?)```").FindAllStringSubmatch(texts(t)["docs/containers.md"], -1)
 	if len(shown) != 2 {
-		t.Errorf("docs/containers.md shows %d parts of the compose file, want 2", len(shown))
+		t.Errorf("docs/containers.md has %d parts of the compose file, want 2", len(shown))
 	}
 	for _, piece := range shown {
 		if !strings.Contains(string(file), piece[1]) {
-			t.Errorf("not in the compose file:\n%s", piece[1])
+			t.Errorf("docs/containers.md has this, and the compose file does not:\n%s", piece[1])
 		}
 	}
 }
@@ -181,7 +180,7 @@ func TestTextsAgreeWithTheDemosHelp(t *testing.T) {
 	help := goTool(t, "..", "run", "./cmd/demo", "--help")
 	_, codes, ok := strings.Cut(help, "Exit codes:\n")
 	if !ok {
-		t.Fatal("the help names no exit codes")
+		t.Fatal("the help of the demo has no exit codes")
 	}
 	codes, _, _ = strings.Cut(codes, "\n\n")
 	var want, got []string
@@ -193,12 +192,12 @@ func TestTextsAgreeWithTheDemosHelp(t *testing.T) {
 		got = append(got, m[1])
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("docs/demo.md has the exit codes %q, and the help %q", got, want)
+		t.Errorf("docs/demo.md has the exit codes %q, want those of the help, %q", got, want)
 	}
 	for name, text := range text {
 		for _, m := range regexp.MustCompile("(?m)(?:`|^    |^\\$ )demo ([a-z]+)\\b").FindAllStringSubmatch(text, -1) {
 			if !regexp.MustCompile(fmt.Sprintf(`(?m)^  %s  `, m[1])).MatchString(help) {
-				t.Errorf("%s names the command %q, which the demo does not have", name, m[1])
+				t.Errorf("%s names the command %q, which the demo lacks", name, m[1])
 			}
 		}
 	}
@@ -225,6 +224,6 @@ func main() {}
 	slices.Sort(got)
 	want := []string{"github.com/edsrzf/mmap-go", "github.com/gofrs/flock", "golang.org/x/sys", "qshm"}
 	if !slices.Equal(got, want) {
-		t.Errorf("the embedder's go.mod requires %v, want %v:\n%s", got, want, gomod)
+		t.Errorf("the go.mod of a program that imports the library requires %v, want %v:\n%s", got, want, gomod)
 	}
 }

@@ -1,9 +1,14 @@
 package test
 
 import (
-	"errors"
+	"bufio"
+	"context"
+	"encoding/binary"
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,31 +17,35 @@ import (
 
 // What a process finds after others have attached, detached and died.
 
-func pids(info shm.Info) []int {
-	var list []int
-	for _, a := range info.Attachments {
-		list = append(list, a.PID)
+func init() {
+	// openatonce waits for the gate and then opens, so that many processes do so at once.
+	extra["openatonce"] = func(c *child, _ context.Context, r request, a *answer) error {
+		<-c.gate
+		s, created, err := shm.Open(string(r.Key), r.N)
+		if a.OK = created; err == nil {
+			c.keep(s, a)
+		}
+		return err
 	}
-	slices.Sort(list)
-	return list
-}
-
-func wantPIDs(t *testing.T, info shm.Info, procs ...*proc) {
-	t.Helper()
-	want := []int{}
-	for _, p := range procs {
-		want = append(want, p.pid)
-	}
-	slices.Sort(want)
-	if got := pids(info); !slices.Equal(got, want) || info.Attached != len(want) {
-		t.Errorf("attached: %d, processes %v, want %v", info.Attached, got, want)
-	}
-}
-
-func wantError(t testing.TB, err, kind error) {
-	t.Helper()
-	if !errors.Is(err, kind) {
-		t.Errorf("error: %v, want: %v", err, kind)
+	// spawn starts a process that outlives this one: it does not inherit the pipe from the
+	// test, so that it does not exit when the pipe is closed.
+	extra["spawn"] = func(c *child, _ context.Context, r request, a *answer) error {
+		line := append(strings.Fields(os.Getenv(envExec)), os.Args[0], "-test.run=^$")
+		cmd := exec.Command(line[0], line[1:]...)
+		cmd.Env = append(os.Environ(), envChild+"=orphan")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		hello, err := bufio.NewReader(out).ReadString('\n')
+		if err != nil {
+			return err
+		}
+		a.N, err = strconv.Atoi(strings.TrimSpace(hello))
+		return err
 	}
 }
 
@@ -47,18 +56,18 @@ func TestProcessesShareTheMemory(t *testing.T) {
 	theirs := b.attach("k")
 	mine.poke(0, "hello")
 	if got := theirs.peek(0, 5); got != "hello" {
-		t.Errorf("the other process reads %q", got)
+		t.Errorf("the other process reads %q, want %q", got, "hello")
 	}
 	theirs.write(5, " there")
 	if got := mine.read(0, 11); got != "hello there" {
-		t.Errorf("the first process reads %q", got)
+		t.Errorf("the first process reads %q, want %q", got, "hello there")
 	}
 	if mine.size() != 64 || theirs.size() != 64 {
 		t.Errorf("sizes %d and %d, want 64", mine.size(), theirs.size())
 	}
 }
 
-func TestStatIsExactRightAfterAKill(t *testing.T) {
+func TestStatIsExactAfterAKill(t *testing.T) {
 	st := newStore(t)
 	a, b, c, d := st.start(), st.start(), st.start(), st.start()
 	a.create("k", 64)
@@ -68,7 +77,7 @@ func TestStatIsExactRightAfterAKill(t *testing.T) {
 	wantPIDs(t, d.stat("k"), a, b, b, c)
 	b.kill()
 	wantPIDs(t, d.stat("k"), a, c)
-	wantPIDs(t, d.stat("k"), a, c) // Stat has changed nothing
+	wantPIDs(t, d.stat("k"), a, c) // again: Stat changes nothing
 	a.kill()
 	wantPIDs(t, d.stat("k"), c)
 	c.kill()
@@ -89,7 +98,7 @@ func TestListShowsLiveAttachmentsAndTheOwnerOfTheLock(t *testing.T) {
 	list := a.list()
 	slices.SortFunc(list, func(x, y shm.Info) int { return strings.Compare(x.Key, y.Key) })
 	if len(list) != 2 || list[0].Key != "one" || list[1].Key != "two" {
-		t.Fatalf("list: %+v", list)
+		t.Fatalf("List: %+v, want the segments one and two", list)
 	}
 	wantPIDs(t, list[0], a, b)
 	wantPIDs(t, list[1], b)
@@ -98,7 +107,7 @@ func TestListShowsLiveAttachmentsAndTheOwnerOfTheLock(t *testing.T) {
 	}
 	b.kill()
 	if info := a.stat("two"); info.Owner != nil || info.Status != shm.StatusDead {
-		t.Errorf("after the owner's death: owner %v, status %v", info.Owner, info.Status)
+		t.Errorf("after the owner's death: owner %v, status %v, want none, dead", info.Owner, info.Status)
 	}
 }
 
@@ -109,15 +118,17 @@ func TestLastDetachDestroys(t *testing.T) {
 	three := b.attach("k")
 	one.detach()
 	three.detach()
-	if st.files()[0] == "" || a.stat("k").Attached != 1 {
-		t.Error("destroyed before the last detach")
+	st.wantFiles("k")
+	if n := a.stat("k").Attached; n != 1 {
+		t.Errorf("%d attached before the last Detach, want 1", n)
 	}
 	two.detach()
-	st.wantFiles() // without a Sweep
+	st.wantFiles() // no Sweep is needed
 	_, err := b.tryAttach("k")
 	wantError(t, err, shm.ErrNotExist)
 }
 
+// The end of a process takes nothing away from the others, as it does in cpython 82300.
 func TestSegmentOutlivesItsCreator(t *testing.T) {
 	for _, end := range []struct {
 		name string
@@ -129,18 +140,19 @@ func TestSegmentOutlivesItsCreator(t *testing.T) {
 	} {
 		t.Run(end.name, func(t *testing.T) {
 			st := newStore(t)
-			a, b, c := st.start(), st.start(), st.start()
-			mine := a.create("k", 64)
+			a, b, c, user := st.start(), st.start(), st.start(), st.start()
+			mine, used := a.create("k", 64), user.attach("k")
 			mine.write(0, "kept")
 			theirs := b.attach("k")
 			end.of(a, mine)
+			end.of(user, used) // and that of a process that only used the segment
 			if got := theirs.read(0, 4); got != "kept" {
-				t.Errorf("read %q", got)
+				t.Errorf("read %q, want %q", got, "kept")
 			}
 			third := c.attach("k")
 			theirs.lock() // there is still one lock
 			if third.tryLock() {
-				t.Error("two attachments hold the lock")
+				t.Error("attachments from before and after the creator's end both hold the lock")
 			}
 			theirs.unlock()
 			_, err := c.tryCreate("k", 64)
@@ -149,21 +161,21 @@ func TestSegmentOutlivesItsCreator(t *testing.T) {
 	}
 }
 
-// Every call works the first time after the last process was killed.
-func TestFirstCallAfterAllProcessesDied(t *testing.T) {
+// It does not matter which call is the first.
+func TestFirstCallAfterAllProcessesDiedWorks(t *testing.T) {
 	for _, first := range []struct {
 		name  string
 		check func(*testing.T, *proc)
 	}{
 		{"create", func(t *testing.T, p *proc) {
 			if got := p.create("k", 32).read(0, 4); got != "\x00\x00\x00\x00" {
-				t.Errorf("the new memory contains %q", got)
+				t.Errorf("the new memory contains %q, want zeros", got)
 			}
 		}},
 		{"open", func(t *testing.T, p *proc) {
 			s, created := p.open("k", 32)
 			if !created || s.size() != 32 {
-				t.Errorf("created %v, size %d", created, s.size())
+				t.Errorf("Open: created %v, size %d, want true, 32", created, s.size())
 			}
 		}},
 		{"attach", func(t *testing.T, p *proc) {
@@ -177,13 +189,13 @@ func TestFirstCallAfterAllProcessesDied(t *testing.T) {
 		}},
 		{"sweep", func(t *testing.T, p *proc) {
 			if swept := p.sweep(); len(swept) != 1 || swept[0].Key != "k" {
-				t.Errorf("swept %+v", swept)
+				t.Errorf("Sweep reports %+v, want the segment k", swept)
 			}
 			p.st.wantFiles()
 		}},
 		{"create of another key", func(t *testing.T, p *proc) {
 			p.create("other", 32).detach()
-			p.st.wantFiles("k") // its lock was abandoned: the next process with that key learns it
+			p.st.wantFiles("k") // the next process with that key must learn that its lock was abandoned
 			p.sweep()
 			p.st.wantFiles()
 		}},
@@ -209,13 +221,7 @@ func TestOfManyOpensOneCreates(t *testing.T) {
 	}
 	st := newStore(t)
 	procs := st.startN(n)
-	var calls []*pending
-	for _, p := range procs {
-		calls = append(calls, p.begin(request{Op: "openatonce", Key: key("k"), N: 64}))
-	}
-	for _, p := range procs {
-		p.do(request{Op: "go"})
-	}
+	calls := beginAtOnce(procs, func(int) request { return request{Op: "openatonce", Key: key("k"), N: 64} })
 	created := 0
 	for i, c := range calls {
 		a := c.must()
@@ -231,7 +237,7 @@ func TestOfManyOpensOneCreates(t *testing.T) {
 	info := procs[0].stat("k")
 	wantPIDs(t, info, procs...)
 	if info.Version != uint32(20*n) {
-		t.Errorf("version %d, want %d: not all processes use the same segment", info.Version, 20*n)
+		t.Errorf("version %d, want %d: not all processes have the same segment", info.Version, 20*n)
 	}
 }
 
@@ -252,7 +258,7 @@ func TestOtherCallsDoNotWaitForTheLock(t *testing.T) {
 			wantError(t, err, shm.ErrExist)
 			s := b.attach("k")
 			if info := b.stat("k"); info.Owner == nil || info.Owner.PID != a.pid || info.Attached != 3 {
-				t.Errorf("stat: %+v", info)
+				t.Errorf("Stat: %+v, want 3 attached and the owner %d", info, a.pid)
 			}
 			if len(b.list()) != 1 {
 				t.Error("List does not show the segment")
@@ -266,7 +272,7 @@ func TestOtherCallsDoNotWaitForTheLock(t *testing.T) {
 			}
 			b.sweep()
 			if held := b.stat("k").Owner; held == nil {
-				t.Error("a failed Create, or Attach and Detach, took the lock from its owner")
+				t.Error("the lock has no owner after Create, Attach, Detach, Open and Sweep")
 			}
 			b.remove("k")
 		})
@@ -284,28 +290,28 @@ func TestAttachedProcessesKeepARemovedSegment(t *testing.T) {
 	fresh := c.create("k", 32) // the key is free at once
 	fresh.write(0, "new")
 	if got := old2.read(0, 3); got != "old" {
-		t.Errorf("the removed segment contains %q", got)
+		t.Errorf("the removed segment contains %q, want %q", got, "old")
 	}
 	old1.lock()
 	if old2.tryLock() {
-		t.Error("the removed segment has lost its lock")
+		t.Error("two attachments to the removed segment hold its lock")
 	}
 	if !fresh.tryLock() {
-		t.Error("the new segment has the old one's lock")
+		t.Error("the lock of the new segment is taken when that of the removed one is")
 	}
 	if info := old2.info(); info.Status != shm.StatusRemoved || info.Attached != 2 {
-		t.Errorf("info of the removed segment: %v, %d attached", info.Status, info.Attached)
+		t.Errorf("the removed segment: status %v, %d attached, want removed, 2", info.Status, info.Attached)
 	}
-	// A process that is attached to both does not mistake one for the other.
+	// A process that is attached to both keeps them apart.
 	both := a.attach("k")
 	if got := both.peek(0, 3); got != "new" {
-		t.Errorf("attached to the segment that contains %q", got)
+		t.Errorf("Attach finds the segment that contains %q, want %q", got, "new")
 	}
 	old1.detach()
 	old2.detach()
 	fresh.detach()
 	if got := both.peek(0, 3); got != "new" {
-		t.Errorf("after the removed segment was destroyed, the new one contains %q", got)
+		t.Errorf("the new segment contains %q after the removed one was destroyed, want %q", got, "new")
 	}
 	both.detach()
 	st.wantFiles()
@@ -334,8 +340,12 @@ func TestExecutedChildrenInheritNothing(t *testing.T) {
 	a, b := st.start(), st.start()
 	mine := a.create("k", 64)
 	mine.lock()
-	child := a.do(request{Op: "spawn"}) // the child outlives its parent
-	t.Cleanup(func() { endPID(child.N) })
+	child := a.do(request{Op: "spawn"}).N // outlives its parent
+	t.Cleanup(func() {
+		if p, err := os.FindProcess(child); err == nil {
+			p.Kill()
+		}
+	})
 	theirs := b.attach("k")
 	a.kill()
 	theirs.lock()
@@ -360,12 +370,12 @@ func TestManySegmentsAtOnce(t *testing.T) {
 	}
 	a.kill()
 	if n := len(b.list()); n != 40 {
-		t.Errorf("%d listed, want 40", n)
+		t.Errorf("List reports %d segments, want 40", n)
 	}
 	b.kill()
 	c := st.start()
 	if n := len(c.sweep()); n != 40 {
-		t.Errorf("%d swept, want 40", n)
+		t.Errorf("Sweep reports %d segments, want 40", n)
 	}
 	st.wantFiles()
 }
@@ -388,66 +398,91 @@ func TestStoreContainsOneFileForEachSegment(t *testing.T) {
 	st.wantFiles()
 }
 
-func TestGrowIsSeenByEveryAttachment(t *testing.T) {
-	const before, after = 100, 100_000
+// runOrphan is what a process that spawn has started does.
+func runOrphan() {
+	fmt.Println(os.Getpid())
+	select {}
+}
+
+// Create destroys some garbage of other keys, but none whose lock was abandoned: the next
+// process with that key must learn it.
+func TestCreateKeepsGarbageOfOtherKeysWithAbandonedLocks(t *testing.T) {
 	st := newStore(t)
-	a, b := st.start(), st.start()
-	mine, same, theirs := a.create("k", before), a.attach("k"), b.attach("k")
-	reader := b.attach("k", opts{ReadOnly: true})
-	mine.write(before-1, "x")
-	mine.grow(after)
-	theirs.write(after-1, "y")
-	for name, s := range map[string]*attachment{
-		"the one that has grown it": mine, "of the same process": same, "of another process": theirs, "read-only": reader,
-		"a later one": st.start().attach("k"),
+	dying := st.start()
+	dying.create("not abandoned", 8)
+	abandoned := dying.create("abandoned", 8)
+	abandoned.lock()
+	dying.kill()
+	other := st.start()
+	s := other.create("other", 8) // the first Create of a process
+	st.wantFiles("abandoned", "other")
+	next := st.start().create("abandoned", 8)
+	a := next.do(request{Op: "replaced"})
+	if !a.OK || !a.Infos[0].Abandoned {
+		t.Errorf("Replaced: %v, %+v; want true, with an abandoned lock", a.OK, a.Infos)
+	}
+	next.detach()
+	s.detach()
+	st.wantFiles()
+}
+
+func TestReplacedSaysHowTheLastProcessEnded(t *testing.T) {
+	st := newStore(t)
+	next := st.start()
+	for _, end := range []struct {
+		name                string
+		lock                bool
+		replaced, abandoned bool
+	}{
+		{"detached", false, false, false},
+		{"killed", false, true, false},
+		{"killed while it held the lock", true, true, true},
 	} {
-		if n := s.size(); n != after {
-			t.Errorf("%s: size %d, want %d", name, n, after)
+		p := st.start()
+		s := p.create("k", 64)
+		if end.lock {
+			s.lock()
 		}
-		if got := s.read(before-1, 2); got != "x\x00" {
-			t.Errorf("%s: around the old end: %q", name, got)
+		if end.replaced {
+			p.kill()
+		} else {
+			s.detach()
 		}
-		if got := s.peek(after-2, 2); got != "\x00y" {
-			t.Errorf("%s: at the new end: %q", name, got)
+		s, created := next.open("k", 64)
+		if !created {
+			t.Fatalf("%s: Open has not created the segment", end.name)
 		}
-	}
-	if size := a.stat("k").Size; size != after {
-		t.Errorf("Stat: size %d, want %d", size, after)
-	}
-	theirs.grow(before) // it is larger already
-	_, err := reader.try(request{Op: "grow", N: 2 * after})
-	wantError(t, err, shm.ErrReadOnly)
-	a.remove("k")
-	_, err = mine.try(request{Op: "grow", N: 2 * after})
-	wantError(t, err, shm.ErrNotExist)
-	if n := theirs.size(); n != after {
-		t.Errorf("size %d after a Grow that failed, want %d", n, after)
+		a := s.do(request{Op: "replaced"})
+		if a.OK != end.replaced || a.Infos[0].Abandoned != end.abandoned {
+			t.Errorf("%s: replaced %v, abandoned %v, want %v, %v", end.name, a.OK, a.Infos[0].Abandoned, end.replaced, end.abandoned)
+		}
+		s.detach()
 	}
 }
 
-func TestProcessesGrowAtOnce(t *testing.T) {
+// A slot whose lock no process holds is dead, even if the process number in it is that of
+// a live process: in another container, the number may be that of any process.
+func TestLivenessDoesNotDependOnProcessNumbers(t *testing.T) {
 	st := newStore(t)
-	procs := st.startN(4)
-	procs[0].create("k", 10)
-	var calls []*pending
-	var all []*attachment
-	for _, p := range procs {
-		s := p.attach("k")
-		all = append(all, s)
-		for _, size := range []int{1000, 30_000, 2000, 70_000} {
-			calls = append(calls, s.begin(request{Op: "grow", N: size}))
-		}
+	a, b := st.start(), st.start()
+	a.create("k", 64)
+	b.attach("k")
+	b.kill()
+	file, err := os.OpenFile(st.path("k"), os.O_RDWR, 0)
+	must(t, err)
+	defer file.Close()
+	const slots = 576
+	var slot [8]byte
+	_, err = file.ReadAt(slot[:], slots+8)
+	must(t, err)
+	word := binary.NativeEndian.Uint64(slot[:])
+	if word == 0 {
+		t.Fatal("the slot of the dead process is empty, want its process number")
 	}
-	for _, c := range calls {
-		c.must()
-	}
-	for _, s := range all {
-		if n := s.size(); n != 70_000 {
-			t.Errorf("size %d, want 70000", n)
-		}
-	}
-	all[0].poke(69_999, "x")
-	if got := all[1].peek(69_999, 1); got != "x" {
-		t.Errorf("the end contains %q", got)
+	binary.NativeEndian.PutUint64(slot[:], word&^0xffffffff|uint64(os.Getpid()))
+	_, err = file.WriteAt(slot[:], slots+8)
+	must(t, err)
+	if n := a.stat("k").Attached; n != 1 {
+		t.Errorf("%d attached, want 1", n)
 	}
 }

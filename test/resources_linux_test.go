@@ -17,7 +17,7 @@ import (
 
 // What happens when memory, files, descriptors or permissions are missing.
 
-// mountStore makes a store on a file system of its own.
+// mountStore mounts a file system in memory for a store of the test.
 func mountStore(t *testing.T, options string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -32,8 +32,7 @@ func mountStore(t *testing.T, options string) string {
 	return dir
 }
 
-// A Create either has all its memory, or fails and leaves nothing.
-func TestFullStore(t *testing.T) {
+func TestCreateInAFullStoreLeavesNothing(t *testing.T) {
 	dir := mountStore(t, "size=256k")
 	st := newStoreIn(t, filepath.Join(dir, "store"))
 	p := st.start()
@@ -46,7 +45,7 @@ func TestFullStore(t *testing.T) {
 			refused++
 			wantError(t, err, shm.ErrNoSpace)
 			if pages > 0 && !strings.Contains(err.Error(), "free") {
-				t.Errorf("the error does not say how much is free: %v", err)
+				t.Errorf("Create: %v, want an error that says how much is free", err)
 			}
 			st.wantFiles()
 			continue
@@ -57,7 +56,7 @@ func TestFullStore(t *testing.T) {
 		st.wantFiles()
 	}
 	if made == 0 || refused == 0 {
-		t.Errorf("made %d, refused %d: the store was never full, or always", made, refused)
+		t.Errorf("%d calls of Create succeeded and %d failed, want some of each", made, refused)
 	}
 	// Many small segments, until the store is full.
 	os.Remove(ballast)
@@ -65,7 +64,7 @@ func TestFullStore(t *testing.T) {
 		if _, err := p.tryCreate(strings.Repeat("k", n+1), 1); err != nil {
 			wantError(t, err, shm.ErrNoSpace)
 			if len(p.list()) != n || n == 0 {
-				t.Errorf("%d made, %d listed", n, len(p.list()))
+				t.Errorf("List reports %d segments of %d, want all, and one at least", len(p.list()), n)
 			}
 			break
 		}
@@ -74,8 +73,8 @@ func TestFullStore(t *testing.T) {
 	st.wantFiles()
 }
 
-// The file system has room for pages, and none for files.
-func TestStoreOutOfFiles(t *testing.T) {
+// The file system has free pages and no free inode.
+func TestCreateWithoutAFreeInodeIsNoSpace(t *testing.T) {
 	dir := mountStore(t, "size=4m,nr_inodes=6")
 	st := newStoreIn(t, filepath.Join(dir, "store"))
 	p := st.start()
@@ -87,24 +86,25 @@ func TestStoreOutOfFiles(t *testing.T) {
 		}
 	}
 	if made == 0 || made == 10 {
-		t.Errorf("%d made", made)
+		t.Errorf("%d calls of Create succeeded on a file system of 6 inodes", made)
 	}
 	p.do(request{Op: "closeall"})
 	st.wantFiles()
 }
 
-// One process may write the store, another has it mounted read-only.
-func TestReadOnlyStore(t *testing.T) {
+// One process may write the store, another has it mounted read-only: the second may look,
+// and nothing else.
+func TestStoreMountedReadOnly(t *testing.T) {
 	dir := mountStore(t, "size=1m")
 	st := newStoreIn(t, filepath.Join(dir, "store"))
 	p := st.start()
 	p.create("k", 64)
-	closed := t.TempDir()
-	must(t, syscall.Mount(st.dir, closed, "", syscall.MS_BIND, ""))
-	t.Cleanup(func() { must(t, syscall.Unmount(closed, syscall.MNT_DETACH)) })
-	must(t, syscall.Mount("", closed, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	readOnly := t.TempDir()
+	must(t, syscall.Mount(st.dir, readOnly, "", syscall.MS_BIND, ""))
+	t.Cleanup(func() { must(t, syscall.Unmount(readOnly, syscall.MNT_DETACH)) })
+	must(t, syscall.Mount("", readOnly, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
 
-	q := st.startAs(nil, []string{keymap.EnvDir + "=" + closed})
+	q := st.startAs(nil, []string{keymap.EnvDir + "=" + readOnly})
 	_, err := q.tryCreate("other", 64)
 	wantError(t, err, shm.ErrPermission)
 	_, err = q.tryAttach("k")
@@ -123,9 +123,9 @@ func TestReadOnlyStore(t *testing.T) {
 }
 
 func init() {
-	// descriptors makes the call that Data names with no free descriptor, then with one,
-	// and so on until it succeeds. Each failure must be ErrNoSpace, and no descriptor may
-	// be lost.
+	// descriptors makes the call that Data names with no free descriptor, then with one, and
+	// so on until it succeeds, and returns how many it needs. Each failure must be
+	// ErrNoSpace, and no descriptor may be lost.
 	extra["descriptors"] = func(c *child, _ context.Context, r request, a *answer) error {
 		// With the first file, the Go runtime needs a descriptor, and ends the process if
 		// there is none.
@@ -169,7 +169,7 @@ func init() {
 			for lost := range free {
 				fd, err := syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 				if err != nil {
-					return fmt.Errorf("of %d descriptors %d are lost", free, free-lost)
+					return fmt.Errorf("the call has lost %d of %d free descriptors", free-lost, free)
 				}
 				all = append(all, fd)
 			}
@@ -182,7 +182,7 @@ func init() {
 	}
 }
 
-func TestOutOfDescriptors(t *testing.T) {
+func TestCallsWithoutADescriptorAreNoSpace(t *testing.T) {
 	for _, op := range []string{"create", "attach", "open", "stat", "list", "sweep", "remove"} {
 		t.Run(op, func(t *testing.T) {
 			st := newStore(t)
@@ -198,15 +198,14 @@ func TestOutOfDescriptors(t *testing.T) {
 			if op == "create" || op == "attach" || op == "open" {
 				info := q.stat("k")
 				if n := len(pids(info)); n != 1 && op == "create" || n != 2 && op != "create" {
-					t.Errorf("%d attached after some failures", n)
+					t.Errorf("%d attached after calls that failed and one that succeeded", n)
 				}
 			}
 		})
 	}
 }
 
-// Attaching and detaching leaves no descriptor and no mapping behind.
-func TestNothingIsLeaked(t *testing.T) {
+func TestAttachingAndDetachingKeepsNoDescriptorAndNoMapping(t *testing.T) {
 	st := newStore(t)
 	p := st.start()
 	st.start().create("k", 64)
@@ -225,7 +224,7 @@ func TestNothingIsLeaked(t *testing.T) {
 	}
 	d1, m1 := use()
 	if d1 > d0 || m1 > m0+50 {
-		t.Errorf("descriptors: %d, then %d; mappings: %d, then %d", d0, d1, m0, m1)
+		t.Errorf("%d descriptors and %d mappings, and %d and %d some hundred attachments later", d0, m0, d1, m1)
 	}
 }
 
@@ -237,4 +236,69 @@ func inUse(t *testing.T, pid int) (descriptors, mappings int) {
 	maps, err := os.ReadFile(filepath.Join(proc, "maps"))
 	must(t, err)
 	return len(fds), strings.Count(string(maps), "\n")
+}
+
+// What the memory cgroup of a process does not allow is an error, and does not kill the
+// process.
+func TestCgroupLimitIsNoSpace(t *testing.T) {
+	needRoot(t)
+	group := memoryCgroup(t, 64<<20)
+	st := newStore(t)
+	p := st.start()
+	must(t, os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(p.pid)), 0))
+	_, err := p.tryCreate("k", 1<<30)
+	wantError(t, err, shm.ErrNoSpace)
+	s := p.create("k", 8<<20)
+	_, err = s.try(request{Op: "grow", N: 1 << 30})
+	wantError(t, err, shm.ErrNoSpace)
+	s.write(8<<20-1, "x")
+	s.detach()
+}
+
+// memoryCgroup makes a cgroup with a memory limit, and returns its directory.
+func memoryCgroup(t *testing.T, limit int) string {
+	t.Helper()
+	for _, hierarchy := range []struct{ root, limit string }{
+		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
+		{"/sys/fs/cgroup", "memory.max"},
+	} {
+		dir := filepath.Join(hierarchy.root, ownMemoryCgroup(), fmt.Sprint("qshm-test-", os.Getpid()))
+		if os.Mkdir(dir, 0o755) != nil {
+			continue
+		}
+		t.Cleanup(func() { os.Remove(dir) })
+		if os.WriteFile(filepath.Join(dir, hierarchy.limit), []byte(strconv.Itoa(limit)), 0) == nil {
+			return dir
+		}
+	}
+	t.Skip("no memory cgroup can be made here")
+	return ""
+}
+
+// ownMemoryCgroup returns the path of the memory cgroup of this process.
+func ownMemoryCgroup() string {
+	text, _ := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(text)) {
+		if _, rest, ok := strings.Cut(strings.TrimSpace(line), ":memory:"); ok {
+			return rest
+		}
+	}
+	return ""
+}
+
+func TestGrowThatFindsNoSpaceChangesNothing(t *testing.T) {
+	dir := mountStore(t, "size=1m")
+	st := newStoreIn(t, filepath.Join(dir, "store"))
+	a, b := st.start(), st.start()
+	s, other := a.create("k", 4096), b.attach("k")
+	s.write(0, "kept")
+	_, err := s.try(request{Op: "grow", N: 2 << 20})
+	wantError(t, err, shm.ErrNoSpace)
+	if got := other.read(0, 4); s.size() != 4096 || other.size() != 4096 || got != "kept" {
+		t.Errorf("sizes %d and %d, text %q, want 4096 and %q", s.size(), other.size(), got, "kept")
+	}
+	s.grow(512 << 10) // there is room for that
+	if other.size() != 512<<10 {
+		t.Errorf("size %d, want %d", other.size(), 512<<10)
+	}
 }

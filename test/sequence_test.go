@@ -1,7 +1,9 @@
 package test
 
 import (
+	"encoding/binary"
 	"errors"
+	"io"
 	"slices"
 	"testing"
 
@@ -11,8 +13,7 @@ import (
 	"qshm/shm"
 )
 
-// Random sequences of calls of three processes on two keys are compared with the model
-// below. Any of the processes may be killed and started again.
+// Random sequences of calls, compared with a model of what they do.
 
 // segment is the model of a segment.
 type segment struct {
@@ -57,7 +58,9 @@ func (w *world) live(k string) *segment {
 func (w *world) drawKey(t *rapid.T) string {
 	return rapid.SampledFrom([]string{"a", "b"}).Draw(t, "key")
 }
+
 func (w *world) drawProc(t *rapid.T) int { return rapid.IntRange(0, len(w.procs)-1).Draw(t, "process") }
+
 func (w *world) drawHolder(t *rapid.T) *holder {
 	if len(w.held) == 0 {
 		t.Skip("no process is attached")
@@ -74,7 +77,7 @@ func (w *world) attached(t *rapid.T, s *attachment, of *segment, proc int, readO
 		t.Fatalf("size %d, want %d", n, of.size)
 	}
 	if got := s.peek(0, 1)[0]; got != of.mark {
-		t.Fatalf("the memory contains %d, want %d: it is another segment", got, of.mark)
+		t.Fatalf("the memory contains %d, want %d: this is another segment", got, of.mark)
 	}
 }
 
@@ -86,7 +89,7 @@ func (w *world) mark(t *rapid.T) opts {
 	return opts{}
 }
 
-// created adds a segment to the model, and marks it if Init has not.
+// created adds a segment to the model, and writes its mark if Init has not.
 func (w *world) created(t *rapid.T, s *attachment, k string, size, proc int, o opts) {
 	of := &segment{size: size}
 	if o.Init != "" {
@@ -94,7 +97,7 @@ func (w *world) created(t *rapid.T, s *attachment, k string, size, proc int, o o
 	}
 	w.attached(t, s, of, proc, false)
 	if end := s.peek(int64(min(size, 2)-1), 1)[0]; size > 1 && end != 0 {
-		t.Fatalf("new memory contains %d", end)
+		t.Fatalf("the last byte of new memory is %d, want 0", end)
 	}
 	if of.mark == 0 {
 		of.mark = w.marks
@@ -103,7 +106,7 @@ func (w *world) created(t *rapid.T, s *attachment, k string, size, proc int, o o
 	a := s.do(request{Op: "replaced"})
 	switch was := w.keys[k]; {
 	case a.OK && was == nil:
-		t.Fatalf("there was nothing to replace: %+v", a.Infos[0])
+		t.Fatalf("Replaced: %+v, want none", a.Infos[0])
 	case a.OK && (a.Infos[0].Abandoned != was.abandoned || a.Infos[0].Size != int64(was.size)):
 		t.Fatalf("replaced %+v, want abandoned %v, size %d", a.Infos[0], was.abandoned, was.size)
 	}
@@ -177,7 +180,7 @@ func (w *world) grow(t *rapid.T) {
 			t.Fatalf("the memory contains %d, want %d", got, h.of.mark)
 		}
 		if end := o.peek(int64(h.of.size-1), 1)[0]; h.of.size > 1 && end != 0 {
-			t.Fatalf("the end contains %d", end)
+			t.Fatalf("the last byte is %d, want 0", end)
 		}
 	}
 }
@@ -195,8 +198,8 @@ func (w *world) detach(t *rapid.T) {
 		for k, s := range w.keys {
 			if s == h.of {
 				delete(w.keys, k)
-				if slices.Contains(w.st.files(), base(w.st.path(k))) {
-					t.Fatalf("the last detach has not removed the file")
+				if slices.Contains(w.st.files(), keymap.Name(k)) {
+					t.Fatalf("the file exists after the last Detach")
 				}
 			}
 		}
@@ -253,7 +256,7 @@ func (w *world) sweep(t *rapid.T) {
 	w.want(t, "sweep", err, nil)
 	for _, info := range a.Infos {
 		if of := w.keys[info.Key]; of == nil || !of.dead() {
-			t.Fatalf("swept %+v, which was not dead", info)
+			t.Fatalf("Sweep reports %+v, which was not dead", info)
 		}
 	}
 	for k, of := range w.keys {
@@ -270,7 +273,7 @@ func (w *world) sweep(t *rapid.T) {
 
 func (w *world) names(name string) bool {
 	for k := range w.keys {
-		if base(w.st.path(k)) == name {
+		if keymap.Name(k) == name {
 			return true
 		}
 	}
@@ -282,7 +285,7 @@ func (w *world) trylock(t *rapid.T) {
 	a, err := h.try(request{Op: "trylock"})
 	w.want(t, "trylock", err, nil)
 	if a.OK != (h.of.owner == nil) {
-		t.Fatalf("trylock: %v, and the owner is %v", a.OK, h.of.owner)
+		t.Fatalf("TryLock: %v, but the owner is %v", a.OK, h.of.owner)
 	}
 	if a.OK {
 		h.of.owner = h
@@ -322,7 +325,7 @@ func (w *world) check(t *rapid.T) {
 			if err != nil {
 				w.want(t, "stat", err, shm.ErrNotExist)
 			} else if info.Status != shm.StatusDead || info.Attached != 0 {
-				t.Fatalf("stat of a dead segment: %+v", info)
+				t.Fatalf("Stat of a dead segment: %+v, want dead, and none attached", info)
 			}
 		default:
 			w.want(t, "stat", err, nil)
@@ -352,7 +355,7 @@ func (w *world) compare(t *rapid.T, info shm.Info, of *segment, status shm.Statu
 		}
 	}
 	if info.Attached != len(of.attached) || readOnly(info.Attachments) != want || info.Size != int64(of.size) || info.Status != status {
-		t.Fatalf("%+v, want %d attached, %d of them read-only, size %d, %v", info, len(of.attached), want, of.size, status)
+		t.Fatalf("Stat or Info: %+v, want %d attached, %d of them read-only, size %d, %v", info, len(of.attached), want, of.size, status)
 	}
 	if info.Abandoned != of.abandoned {
 		t.Fatalf("abandoned: %v, want %v", info.Abandoned, of.abandoned)
@@ -362,8 +365,8 @@ func (w *world) compare(t *rapid.T, info shm.Info, of *segment, status shm.Statu
 	}
 }
 
-// over detaches everything, and checks that the store is empty.
-func (w *world) over(t *rapid.T) {
+// finish detaches everything, and checks that the store is empty.
+func (w *world) finish(t *rapid.T) {
 	for _, p := range w.procs {
 		p.do(request{Op: "closeall"})
 	}
@@ -371,16 +374,17 @@ func (w *world) over(t *rapid.T) {
 		t.Fatal(err)
 	}
 	if left := w.st.files(); len(left) > 0 {
-		t.Fatalf("left: %q", left)
+		t.Fatalf("the store contains %q after the last Detach and a Sweep, want nothing", left)
 	}
 }
 
-func TestSequences(t *testing.T) {
+// Three processes use two keys. Each may be killed or exit, and another one starts.
+func TestRandomCallsAgreeWithAModel(t *testing.T) {
 	st := newStore(t)
 	procs := st.startN(3)
 	rapid.Check(t, func(rt *rapid.T) {
 		w := &world{st: st, procs: procs, keys: map[string]*segment{}}
-		defer w.over(rt)
+		defer w.finish(rt)
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": w.create, "attach": w.attach, "attach again": w.attach, "open": w.open,
 			"detach": w.detach, "detach again": w.detach, "grow": w.grow, "kill": w.kill, "exit": w.exit,
@@ -389,3 +393,100 @@ func TestSequences(t *testing.T) {
 		})
 	})
 }
+
+// Load, Store, Value, Slice and Grow through several attachments of several processes
+// agree with a model.
+func TestTypedAccessAndGrowingAgreeWithAModel(t *testing.T) {
+	st := newStore(t)
+	other := st.start()
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.IntRange(1, 5000).Draw(t, "size")
+		writer, err := shm.Create("k", size, shm.Dir(st.dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Close()
+		reader, err := shm.Attach("k", shm.Dir(st.dir), shm.ReadOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
+		theirs, err := other.tryAttach("k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { theirs.try(request{Op: "detach"}) }()
+		model := make([]byte, size)
+		var kept [][]byte // slices from before the segment has grown
+		t.Repeat(map[string]func(*rapid.T){
+			"store": func(t *rapid.T) {
+				off, v := rapid.IntRange(-1, len(model)).Draw(t, "off"), rapid.Uint32().Draw(t, "v")
+				fits := off >= 0 && off <= len(model)-4
+				if err := shm.Store(writer, off, v); (err == nil) != fits || err != nil && !errors.Is(err, shm.ErrSize) {
+					t.Fatalf("store at %d of %d: %v", off, len(model), err)
+				}
+				if fits {
+					copy(model[off:], asBytes(v))
+				}
+			},
+			"load": func(t *rapid.T) {
+				off := rapid.IntRange(-1, len(model)).Draw(t, "off")
+				fits := off >= 0 && off <= len(model)-8
+				for _, s := range []*shm.Segment{writer, reader} {
+					v, err := shm.Load[[8]byte](s, off)
+					if (err == nil) != fits || fits && string(v[:]) != string(model[off:off+8]) {
+						t.Fatalf("load at %d of %d: %x, %v", off, len(model), v, err)
+					}
+				}
+			},
+			"grow": func(t *rapid.T) {
+				size := rapid.IntRange(1, 3*len(model)).Draw(t, "size")
+				kept = append(kept, writer.Data(), reader.Data())
+				var err error
+				if rapid.Bool().Draw(t, "other") {
+					_, err = theirs.try(request{Op: "grow", N: size})
+				} else {
+					err = writer.Grow(size)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if size > len(model) {
+					model = append(model, make([]byte, size-len(model))...)
+				}
+				if err := reader.Grow(size); !errors.Is(err, shm.ErrReadOnly) {
+					t.Fatalf("Grow of a read-only attachment: %v, want %v", err, shm.ErrReadOnly)
+				}
+			},
+			"slice": func(t *rapid.T) {
+				n := rapid.IntRange(0, len(model)/4+1).Draw(t, "n")
+				values, err := shm.Slice[int32](reader, 0, n)
+				if fits := n > 0 && 4*n <= len(model); (err == nil) != fits {
+					t.Fatalf("slice of %d in %d: %v", n, len(model), err)
+				}
+				if err == nil && string(asBytes(uint32(values[n-1]))) != string(model[4*n-4:4*n]) {
+					t.Fatalf("value %d is %x, want %x", n-1, values[n-1], model[4*n-4:4*n])
+				}
+			},
+			"other": func(t *rapid.T) {
+				off := rapid.IntRange(0, len(model)-1).Draw(t, "off")
+				a, err := theirs.try(request{Op: "readat", Off: int64(off), N: len(model)})
+				if !errors.Is(err, io.EOF) && off > 0 || string(a.Data) != string(model[off:]) {
+					t.Fatalf("another process reads %d bytes, want %d: %v", len(a.Data), len(model)-off, err)
+				}
+			},
+			"": func(t *rapid.T) {
+				if writer.Size() != len(model) || reader.Size() != len(model) || string(reader.Data()) != string(model) {
+					t.Fatalf("sizes %d and %d, want %d", writer.Size(), reader.Size(), len(model))
+				}
+				for _, old := range kept {
+					if string(old) != string(model[:len(old)]) {
+						t.Fatal("a slice from before Grow has other contents than the segment")
+					}
+				}
+			},
+		})
+	})
+}
+
+func asBytes(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

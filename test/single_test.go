@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -30,9 +29,9 @@ func init() {
 	kinds["ErrRunning"], kinds["ErrNotRunning"] = single.ErrRunning, single.ErrNotRunning
 	instances.of, instances.messages = map[string]*single.Instance{}, map[string][][]byte{}
 	instances.arrived = make(chan struct{})
-
+	// single acquire acquires the key, at the same time as others if N is 1.
 	extra["single acquire"] = func(c *child, _ context.Context, r request, a *answer) error {
-		if r.N == 1 { // at the same time as others, when the gate opens
+		if r.N == 1 {
 			<-c.gate
 		}
 		i, err := single.Acquire(string(r.Key))
@@ -48,8 +47,8 @@ func init() {
 		defer instances.Unlock()
 		return instances.of[string(r.Key)].Close()
 	}
-	// single listen keeps the messages that arrive, until it is cancelled or the instance
-	// is closed.
+	// single listen keeps the messages that arrive until its context ends or the instance is
+	// closed.
 	extra["single listen"] = func(_ *child, ctx context.Context, r request, _ *answer) error {
 		instances.Lock()
 		i := instances.of[string(r.Key)]
@@ -103,20 +102,28 @@ func init() {
 }
 
 func acquireRequest() request { return request{Op: "single acquire", Key: key("app")} }
+
 func sendRequest(m string) request {
 	return request{Op: "single send", Key: key("app"), Data: []byte(m)}
 }
+
 func (p *proc) acquire() { p.t.Helper(); p.do(acquireRequest()) }
+
 func (p *proc) listenForMessages() *pending {
 	return p.begin(request{Op: "single listen", Key: key("app")})
 }
-func (p *proc) send(m string)            { p.t.Helper(); p.do(sendRequest(m)) }
+
+func (p *proc) send(m string) { p.t.Helper(); p.do(sendRequest(m)) }
+
 func (p *proc) goSend(m string) *pending { return p.begin(sendRequest(m)) }
-func (p *proc) closeInstance()           { p.t.Helper(); p.do(request{Op: "single close", Key: key("app")}) }
+
+func (p *proc) closeInstance() { p.t.Helper(); p.do(request{Op: "single close", Key: key("app")}) }
+
 func (p *proc) message(n int) []byte {
 	p.t.Helper()
 	return p.do(request{Op: "single message", Key: key("app"), N: n}).Data
 }
+
 func (p *proc) wantMessages(want ...string) {
 	p.t.Helper()
 	for n, w := range want {
@@ -129,22 +136,12 @@ func (p *proc) wantMessages(want ...string) {
 	}
 }
 
-// longRequest sends a message of some thousand pieces. After the first few pieces, the
-// sender is in the middle of the message.
+// longRequest sends a message of some thousand pieces, of which the inbox holds one at a
+// time.
 func longRequest() request { return request{Op: "single send", Key: key("app"), N: 1 << 28} }
 
 // The inbox behind the instance's key, as package single names it.
 const inboxKey = "single-inbox:app"
-
-// eventually waits until a process has got so far that ok reports true.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: has not happened", what)
-		}
-	}
-}
 
 // inboxVersion counts the pieces that were put into the inbox or taken out of it.
 func (st *store) inboxVersion() uint32 {
@@ -169,15 +166,7 @@ func (st *store) awaitSenders(n int) {
 func TestSingleOneOfManyGetsTheKey(t *testing.T) {
 	st := newStore(t)
 	procs := st.startN(100)
-	calls := make([]*pending, len(procs))
-	for n, p := range procs {
-		r := acquireRequest()
-		r.N = 1
-		calls[n] = p.begin(r)
-	}
-	for _, p := range procs {
-		p.begin(request{Op: "go"})
-	}
+	calls := beginAtOnce(procs, func(int) request { return request{Op: "single acquire", Key: key("app"), N: 1} })
 	winner := onlyWinner(t, procs, calls)
 	winner.closeInstance()
 	st.wantFiles()
@@ -186,7 +175,7 @@ func TestSingleOneOfManyGetsTheKey(t *testing.T) {
 	st.wantFiles()
 }
 
-// After the instance was killed, one of many processes gets the key the first time.
+// One call of Acquire for each process is enough.
 func TestSingleOneOfManyReplacesAKilledInstance(t *testing.T) {
 	st := newStore(t)
 	procs := st.startN(50)
@@ -210,7 +199,7 @@ func onlyWinner(t *testing.T, procs []*proc, calls []*pending) (winner *proc) {
 	for n, call := range calls {
 		switch _, err := call.outcome(); {
 		case err == nil && winner != nil:
-			t.Error("a second process has the key")
+			t.Error("Acquire has succeeded in two processes at once")
 		case err == nil:
 			winner = procs[n]
 		default:
@@ -218,7 +207,7 @@ func onlyWinner(t *testing.T, procs []*proc, calls []*pending) (winner *proc) {
 		}
 	}
 	if winner == nil {
-		t.Fatal("no process has the key")
+		t.Fatal("Acquire has succeeded in no process")
 	}
 	return winner
 }
@@ -241,18 +230,12 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 	app.acquire()
 	listening := app.listenForMessages()
 	senders := st.startN(50)
-	calls := make([]*pending, len(senders))
-	for s, p := range senders {
-		calls[s] = p.begin(request{Op: "single flood", Key: key("app"), N: s})
-	}
-	for _, p := range senders {
-		p.begin(request{Op: "go"})
-	}
+	calls := beginAtOnce(senders, func(s int) request { return request{Op: "single flood", Key: key("app"), N: s} })
 	for _, call := range calls {
 		call.must()
 	}
 	next := make([]int, len(senders)) // the index of each sender's next message that has the text
-	skip := func(s int) {
+	skip := func(s int) {             // skips messages without the text
 		for next[s] < len(floodLengths) && floodLengths[next[s]] < 17 {
 			next[s]++
 		}
@@ -270,10 +253,10 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 			continue
 		}
 		if _, err := fmt.Sscanf(string(m[:17]), "%d/%d:", &s, &which); err != nil || s >= len(senders) {
-			t.Fatalf("message %d begins with %q", n, m[:17])
+			t.Fatalf("message %d begins with %q, want the numbers of a sender and a message", n, m[:17])
 		}
 		if which != next[s] {
-			t.Fatalf("sender %d: message %d arrives, want %d", s, which, next[s])
+			t.Fatalf("message %d of sender %d arrives, want %d", which, s, next[s])
 		}
 		if !bytes.Equal(m, floodMessage(s, which, floodLengths[which])) {
 			t.Fatalf("message %d of sender %d arrives changed: %d bytes, want %d", which, s, len(m), floodLengths[which])
@@ -285,7 +268,7 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 		t.Errorf("short messages: %v, want from each of %d senders two without a byte and one of one byte", short, len(senders))
 	}
 	if n := app.do(request{Op: "single count", Key: key("app")}).N; n != total {
-		t.Errorf("%d messages, want %d", n, total)
+		t.Errorf("%d messages arrived, want %d", n, total)
 	}
 	app.closeInstance()
 	listening.must()
@@ -304,7 +287,7 @@ func TestSingleKilledInstanceIsReplacedAtOnce(t *testing.T) {
 		}
 		next := st.start()
 		p.kill()
-		next.acquire() // the first time
+		next.acquire() // the first call succeeds
 		if sent != nil {
 			// The killed instance has not taken the message. Either the sender found no
 			// instance in between, or the next instance gets the message.
@@ -348,9 +331,7 @@ func TestSingleSendFailsWhenTheInstanceDies(t *testing.T) {
 	st.wantFilesAfterSweep()
 }
 
-// If the instance dies in the middle of a long message, the next instance must not get
-// the rest of it as a message.
-func TestSingleInstanceDiesInTheMiddleOfAMessage(t *testing.T) {
+func TestSingleNextInstanceGetsNoPartOfAMessage(t *testing.T) {
 	for _, replaced := range []bool{false, true} {
 		t.Run(fmt.Sprintf("replaced=%v", replaced), func(t *testing.T) {
 			st := newStore(t)
@@ -376,7 +357,7 @@ func TestSingleInstanceDiesInTheMiddleOfAMessage(t *testing.T) {
 	}
 }
 
-func TestSingleSenderDiesInTheMiddleOfAMessage(t *testing.T) {
+func TestSingleInstanceGetsNoPartOfAMessageWhoseSenderDied(t *testing.T) {
 	st := newStore(t)
 	app, other := st.start(), st.start()
 	app.acquire()
@@ -397,9 +378,9 @@ func TestSingleSenderDiesInTheMiddleOfAMessage(t *testing.T) {
 	st.wantFilesAfterSweep()
 }
 
-// The sender has put a piece into the inbox, and dies before the unlock that would have
-// woken the instance.
-func TestSingleSenderDiesHoldingTheInboxLock(t *testing.T) {
+// The sender dies after it has put a piece into the inbox, and before the unlock that would
+// have woken the instance.
+func TestSingleSenderThatDiesWithTheInboxLockDelaysNoOther(t *testing.T) {
 	st := newStore(t)
 	app, dying, other := st.start(), st.start(), st.start()
 	app.acquire()
@@ -421,8 +402,8 @@ func TestSingleSenderDiesHoldingTheInboxLock(t *testing.T) {
 	st.wantFilesAfterSweep()
 }
 
-// A stopped sender keeps its turn. Other senders wait, as long as their contexts allow,
-// and go on when the stopped one continues or dies.
+// Other senders wait, as long as their contexts allow, and go on when the stopped one
+// continues or dies.
 func TestSingleStoppedSenderKeepsItsTurn(t *testing.T) {
 	needStop(t)
 	for _, end := range []string{"continued", "killed"} {
@@ -446,7 +427,7 @@ func TestSingleStoppedSenderKeepsItsTurn(t *testing.T) {
 			_, err = cancelled.outcome()
 			wantError(t, err, context.Canceled)
 			if waiting.done() {
-				t.Error("a sender has not waited for its turn")
+				t.Error("Send of another sender has returned before that of the stopped one")
 			}
 
 			if end == "killed" {
@@ -464,9 +445,9 @@ func TestSingleStoppedSenderKeepsItsTurn(t *testing.T) {
 	}
 }
 
-// A stopped instance is alive: senders wait as long as their contexts allow, and take
-// back what the instance has not taken.
-func TestSingleStoppedInstance(t *testing.T) {
+// A stopped instance is alive: senders wait as long as their contexts allow, and then take
+// their message back.
+func TestSingleSendWaitsForAStoppedInstance(t *testing.T) {
 	needStop(t)
 	st := newStore(t)
 	app, a, b := st.start(), st.start(), st.start()
@@ -491,7 +472,7 @@ func TestSingleStoppedInstance(t *testing.T) {
 	st.wantFilesAfterSweep()
 }
 
-func TestSingleCancelledInTheMiddleOfAMessage(t *testing.T) {
+func TestSingleInstanceGetsNoPartOfACancelledMessage(t *testing.T) {
 	st := newStore(t)
 	app, a := st.start(), st.start()
 	app.acquire()
@@ -507,9 +488,7 @@ func TestSingleCancelledInTheMiddleOfAMessage(t *testing.T) {
 	st.wantFiles()
 }
 
-// If the instance is closed in the middle of a long message, Send reports it, and the
-// next message is whole.
-func TestSingleCloseInTheMiddleOfAMessage(t *testing.T) {
+func TestSingleSendFailsWhenTheInstanceClosesInTheMiddleOfAMessage(t *testing.T) {
 	st := newStore(t)
 	app, a := st.start(), st.start()
 	app.acquire()
@@ -518,8 +497,7 @@ func TestSingleCloseInTheMiddleOfAMessage(t *testing.T) {
 	st.awaitInbox(5)
 	app.closeInstance()
 	listening.must()
-	if _, err := long.outcome(); !errors.Is(err, single.ErrNotRunning) {
-		t.Errorf("Send: %v, want ErrNotRunning", err)
-	}
+	_, err := long.outcome()
+	wantError(t, err, single.ErrNotRunning)
 	st.wantFiles()
 }

@@ -15,19 +15,19 @@ import (
 	"qshm/shm/single"
 )
 
-// Workers, which make all calls of the library in random order, and are killed or
-// stopped at random instants.
+// Storms: workers make all calls of the library in random order, and are killed or stopped
+// at random instants. The workers of storm_stream_test.go use a stream.
 
 var (
-	stormKills = flag.Int("storm.kills", 0, "how many processes TestCrashStorm kills; 10000 for a long run")
+	stormKills = flag.Int("storm.kills", 0, "how many processes each storm kills; 10000 for a long run")
 	stormSeed  = flag.Uint64("storm.seed", 0, "the seed of the random numbers of the storms; 0: a random one")
 )
 
 const (
-	stormKey     = "storm" // the keeper stays attached to it throughout
+	stormKey     = "storm" // the keeper is attached to it until the end
 	stormSize    = 256
-	maxStormSize = 20_000  // Grow goes up to it
-	tallyKey     = "tally" // how many updates each worker has done
+	maxStormSize = 20_000  // the largest size for Grow
+	tallyKey     = "tally" // how many records each worker has written
 	workers      = 4
 )
 
@@ -45,9 +45,9 @@ func record(n uint64, data []byte) {
 	binary.NativeEndian.PutUint64(data[8:], ^n)
 }
 
-// recorded returns the number of the record, and an error if the record is torn, or
-// none is there: Init has made one before any worker could attach. A snapshot can be
-// shorter than the record, if the segment has grown meanwhile.
+// recorded returns the number of the record, and an error if the record is torn or missing:
+// Init writes one before any worker can attach. A snapshot can be shorter than the record,
+// if the segment has grown meanwhile.
 func recorded(data []byte) (uint64, error) {
 	n, m := binary.NativeEndian.Uint64(data), binary.NativeEndian.Uint64(data[8:])
 	length := binary.NativeEndian.Uint64(data[16:])
@@ -60,20 +60,20 @@ func recorded(data []byte) (uint64, error) {
 		ok = data[i] == want
 	}
 	if !ok {
-		return n, fmt.Errorf("torn: %d, %d, length %d of %d, % x…", n, ^m, length, len(data), data[recordHeader:min(len(data), 300)])
+		return n, fmt.Errorf("a torn record: %d, %d, length %d of %d, % x…", n, ^m, length, len(data), data[recordHeader:min(len(data), 300)])
 	}
 	return n, nil
 }
 
-// add writes the next record. The caller holds the lock. If the last writer died while
-// it held the lock, add goes on with the number that is there.
+// add writes the next record. The caller holds the lock. A torn record is an error, unless
+// the last writer died while it held the lock.
 func add(s *shm.Segment, data []byte, tally *atomic.Uint64) error {
 	n, err := recorded(data)
 	if err != nil && !s.Abandoned() {
-		return fmt.Errorf("and Abandoned is false: %w", err)
+		return fmt.Errorf("Abandoned is false: %w", err)
 	}
 	if length := binary.NativeEndian.Uint64(data[16:]); length > uint64(len(data)) {
-		return fmt.Errorf("the record has %d bytes, and the segment %d", length, len(data))
+		return fmt.Errorf("the record has %d bytes, the segment has %d", length, len(data))
 	}
 	record(n+1, data)
 	if tally != nil {
@@ -83,11 +83,12 @@ func add(s *shm.Segment, data []byte, tally *atomic.Uint64) error {
 }
 
 func init() {
+	// record writes a record of the number Off.
 	extra["record"] = func(c *child, _ context.Context, r request, _ *answer) error {
 		return c.segment(r.Handle).Update(func(data []byte) error { record(uint64(r.Off), data); return nil })
 	}
-	// recorded returns the number of the record, and whether Abandoned is true. If it is,
-	// and the record is torn, recorded repairs the record.
+	// recorded returns the number of the record, and whether Abandoned is true. If it is, the
+	// record may be torn, and recorded writes it again.
 	extra["recorded"] = func(c *child, _ context.Context, r request, a *answer) error {
 		s := c.segment(r.Handle)
 		return s.Update(func(data []byte) error {
@@ -100,6 +101,7 @@ func init() {
 			return err
 		})
 	}
+	// storm makes random calls as worker N until the gate opens.
 	extra["storm"] = func(c *child, _ context.Context, r request, a *answer) error {
 		keep, err := shm.Attach(stormKey)
 		if err != nil {
@@ -129,8 +131,8 @@ func init() {
 }
 
 type stormWorker struct {
-	keep  *shm.Segment // to the segment that the keeper stays attached to
-	seg   *shm.Segment // to one that workers create, attach to and destroy
+	keep  *shm.Segment // attached to the segment that the keeper keeps
+	seg   *shm.Segment // attached to one that workers create and destroy, or nil
 	tally *atomic.Uint64
 	rand  *rand.Rand
 }
@@ -144,8 +146,7 @@ func (w *stormWorker) detach() error {
 	return err
 }
 
-// initialise is what Init does in the storm. It takes its time, so that some processes
-// die in it.
+// initialise is what Init does. It takes some time, so that some processes die in it.
 func (w *stormWorker) initialise(data []byte) error {
 	record(0, data)
 	if w.rand.IntN(4) == 0 {
@@ -156,9 +157,9 @@ func (w *stormWorker) initialise(data []byte) error {
 	return nil
 }
 
-// step makes one call. It returns an error that must not occur.
+// step makes one call, and returns an error if the call reports one that it must not.
 func (w *stormWorker) step() (err error) {
-	k := fmt.Sprint("gust ", w.rand.IntN(2))
+	k := fmt.Sprint("shared ", w.rand.IntN(2))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(w.rand.IntN(2000))*time.Microsecond)
 	defer cancel()
 	op := w.rand.IntN(24)
@@ -186,16 +187,16 @@ func (w *stormWorker) step() (err error) {
 		if w.seg == nil {
 			w.seg, err = shm.Create(k, stormSize, options...)
 		}
-		return but(err, shm.ErrExist)
+		return except(err, shm.ErrExist)
 	case 4:
 		if w.seg == nil {
 			w.seg, err = shm.Attach(k, options...)
 		}
-		return but(err, shm.ErrNotExist)
+		return except(err, shm.ErrNotExist)
 	case 5, 6:
 		return w.detach()
 	case 7:
-		return but(shm.Remove(k), shm.ErrNotExist)
+		return except(shm.Remove(k), shm.ErrNotExist)
 	case 8:
 		_, err = shm.Sweep()
 		return err
@@ -204,7 +205,7 @@ func (w *stormWorker) step() (err error) {
 		return err
 	case 10:
 		_, err = shm.Stat(k)
-		return but(err, shm.ErrNotExist)
+		return except(err, shm.ErrNotExist)
 	case 11:
 		s.Wait(ctx, s.Version())
 		return nil
@@ -213,7 +214,7 @@ func (w *stormWorker) step() (err error) {
 		if err == nil {
 			_, err = recorded(buf[:n])
 		}
-		return but(err, shm.ErrAbandoned)
+		return except(err, shm.ErrAbandoned)
 	case 14:
 		err = s.LockContext(ctx)
 	case 15:
@@ -226,24 +227,24 @@ func (w *stormWorker) step() (err error) {
 		if err == nil {
 			err = inst.Close()
 		}
-		return but(err, single.ErrRunning)
+		return except(err, single.ErrRunning)
 	case 17:
 		err := s.Grow(stormSize + w.rand.IntN(maxStormSize-stormSize))
-		return but(err, shm.ErrNotExist, shm.ErrReadOnly) // removed from its key, or attached so
+		return except(err, shm.ErrNotExist, shm.ErrReadOnly) // the segment was removed; the attachment is read-only
 	case 18:
 		pair, err := shm.Load[[2]uint64](s, 0)
 		if err == nil && pair[0] != ^pair[1] {
-			err = fmt.Errorf("torn: %x", pair)
+			err = fmt.Errorf("Load returns a torn pair: %x", pair)
 		}
-		return but(err, shm.ErrAbandoned)
+		return except(err, shm.ErrAbandoned)
 	case 19:
 		even := func(data []byte) bool { return data[0]%2 == 0 }
-		return but(s.UpdateWhen(ctx, even, func(data []byte) error { return add(s, data, tally) }), context.DeadlineExceeded, shm.ErrReadOnly)
+		return except(s.UpdateWhen(ctx, even, func(data []byte) error { return add(s, data, tally) }), context.DeadlineExceeded, shm.ErrReadOnly)
 	default:
-		return but(s.Update(func(data []byte) error { return add(s, data, tally) }), shm.ErrReadOnly)
+		return except(s.Update(func(data []byte) error { return add(s, data, tally) }), shm.ErrReadOnly)
 	}
 	if err != nil {
-		return but(err, context.DeadlineExceeded)
+		return except(err, context.DeadlineExceeded)
 	}
 	if !s.ReadOnly() {
 		err = add(s, s.Data(), tally)
@@ -253,8 +254,8 @@ func (w *stormWorker) step() (err error) {
 	return errors.Join(err, s.Unlock())
 }
 
-// but returns err, or nil if err is one of the expected errors.
-func but(err error, expected ...error) error {
+// except returns err, or nil if err is one of the expected errors.
+func except(err error, expected ...error) error {
 	for _, e := range expected {
 		if errors.Is(err, e) {
 			return nil
@@ -272,8 +273,8 @@ func stormRand(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// stormKeeper starts the process that stays attached to the segments that the storm
-// must not destroy.
+// stormKeeper starts a process that stays attached to the two segments that no worker
+// destroys.
 func stormKeeper(st *store) (keep, tally *attachment) {
 	keeper := st.start()
 	keep, tally = keeper.create(stormKey, stormSize), keeper.create(tallyKey, 8*workers)
@@ -281,11 +282,13 @@ func stormKeeper(st *store) (keep, tally *attachment) {
 	return keep, tally
 }
 
-func blow(p *proc, worker int, rnd *rand.Rand) *pending {
+// startStorm starts a worker.
+func startStorm(p *proc, worker int, rnd *rand.Rand) *pending {
 	return p.begin(request{Op: "storm", N: worker, Off: int64(rnd.Uint32())})
 }
 
-func TestCrashStorm(t *testing.T) {
+// killsOfStorm returns how many processes a storm kills.
+func killsOfStorm() int {
 	kills := *stormKills
 	if kills == 0 {
 		kills = 300
@@ -293,30 +296,42 @@ func TestCrashStorm(t *testing.T) {
 	if testing.Short() {
 		kills = min(kills, 40)
 	}
+	return kills
+}
+
+// killAll kills the processes in random order, at random instants. Their calls must not
+// have returned by themselves.
+func killAll(t *testing.T, rnd *rand.Rand, procs []*proc, calls []*pending) {
+	t.Helper()
+	for _, i := range rnd.Perm(len(procs)) {
+		time.Sleep(time.Duration(rnd.IntN(4000)) * time.Microsecond)
+		procs[i].kill()
+		if _, err := calls[i].outcome(); !errors.Is(err, errEnded) {
+			t.Errorf("worker %d returned before it was killed: %v", i, err)
+		}
+	}
+}
+
+// After each round, all is as if the workers had detached.
+func TestCrashStorm(t *testing.T) {
 	rnd := stormRand(t)
 	st := newStore(t)
 	keep, tally := stormKeeper(st)
 	observer := st.start()
-	for killed := 0; killed < kills && !t.Failed(); {
+	for killed := 0; killed < killsOfStorm() && !t.Failed(); {
 		procs := st.startN(workers)
 		var calls []*pending
 		for i, p := range procs {
-			calls = append(calls, blow(p, i, rnd))
+			calls = append(calls, startStorm(p, i, rnd))
 		}
-		for _, i := range rnd.Perm(workers) {
-			time.Sleep(time.Duration(rnd.IntN(4000)) * time.Microsecond)
-			procs[i].kill()
-			killed++
-			if _, err := calls[i].outcome(); !errors.Is(err, errEnded) {
-				t.Errorf("worker: %v", err)
-			}
-		}
-		afterTheStorm(t, st, keep, tally, observer, killed)
+		killAll(t, rnd, procs, calls)
+		killed += len(procs)
+		checkAfterStorm(t, st, keep, tally, observer, killed)
 	}
 }
 
-// afterTheStorm checks that all is as if the workers, which have all died, had detached.
-func afterTheStorm(t *testing.T, st *store, keep, tally *attachment, observer *proc, killed int) {
+// checkAfterStorm checks that all is as if the workers, which have all ended, had detached.
+func checkAfterStorm(t *testing.T, st *store, keep, tally *attachment, observer *proc, killed int) {
 	t.Helper()
 	wantPIDs(t, observer.stat(stormKey), keep.p)
 	n := binary.NativeEndian.Uint64(keep.do(request{Op: "recorded"}).Data)
@@ -324,31 +339,31 @@ func afterTheStorm(t *testing.T, st *store, keep, tally *attachment, observer *p
 	for i := range workers {
 		done += binary.NativeEndian.Uint64([]byte(tally.peek(8*int64(i), 8)))
 	}
-	// A process may have died between its update and its tally.
+	// A process may have died between writing its record and counting it.
 	if n < done || n > done+uint64(killed) {
-		t.Errorf("the counter is %d, the workers did %d updates, and %d died", n, done, killed)
+		t.Errorf("the last record is number %d, want %d, and at most %d more for the killed workers", n, done, killed)
 	}
-	// The next call works the first time, whichever it is.
-	for i, k := range []string{"gust 0", "gust 1"} {
+	// The next call works the first time, be it Create or Attach.
+	for i, k := range []string{"shared 0", "shared 1"} {
 		if (killed/workers+i)%2 == 0 {
 			s := observer.create(k, 16)
 			if got := s.peek(0, 16); got != string(make([]byte, 16)) {
-				t.Errorf("new memory contains %q", got)
+				t.Errorf("new memory contains %q, want zeros", got)
 			}
 			if !s.tryLock() {
-				t.Error("a new lock is taken")
+				t.Error("TryLock has not taken the lock of a new segment")
 			}
 			s.detach()
-		} else if _, err := observer.tryAttach(k); !errors.Is(err, shm.ErrNotExist) {
-			t.Errorf("attach to a segment of dead processes: %v", err)
+		} else {
+			_, err := observer.tryAttach(k)
+			wantError(t, err, shm.ErrNotExist)
 		}
 	}
 	observer.sweep()
 	st.wantFiles(stormKey, tallyKey)
 }
 
-// Workers that are stopped and continued at random instants never count as dead, and no
-// update is lost.
+// Workers that are stopped and continued never count as dead, and no record is lost.
 func TestStopStorm(t *testing.T) {
 	needStop(t)
 	stops := 200
@@ -361,7 +376,7 @@ func TestStopStorm(t *testing.T) {
 	procs := st.startN(workers)
 	var calls []*pending
 	for i, p := range procs {
-		calls = append(calls, blow(p, i, rnd))
+		calls = append(calls, startStorm(p, i, rnd))
 	}
 	for range stops {
 		p := procs[rnd.IntN(workers)]
@@ -375,12 +390,10 @@ func TestStopStorm(t *testing.T) {
 	}
 	for i, c := range calls {
 		c.must()
-		if n := procs[i].do(request{Op: "ping"}); n.Error != nil {
-			t.Error(n.Error)
-		}
+		procs[i].exit()
 	}
 	if keep.do(request{Op: "recorded"}).OK {
-		t.Error("a stopped owner counted as dead")
+		t.Error("Abandoned is true: a stopped owner counted as dead")
 	}
-	afterTheStorm(t, st, keep, tally, st.start(), 0)
+	checkAfterStorm(t, st, keep, tally, st.start(), 0)
 }

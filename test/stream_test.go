@@ -3,11 +3,9 @@ package test
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"qshm/shm"
 	"qshm/shm/stream"
 )
 
@@ -24,7 +21,6 @@ import (
 
 func init() {
 	kinds["ErrNotStream"], kinds["ErrWriterDied"], kinds["ErrClosed"] = stream.ErrNotStream, stream.ErrWriterDied, stream.ErrClosed
-
 	extra["stream"] = func(_ *child, _ context.Context, r request, a *answer) error {
 		s, err := stream.Open(string(r.Key), r.N)
 		if err == nil {
@@ -35,7 +31,7 @@ func init() {
 	extra["stream close"] = func(_ *child, _ context.Context, r request, _ *answer) error {
 		return ends.get(r.Handle).(io.Closer).Close()
 	}
-	// Data is what kind of subscription; "group NAME" is a member.
+	// stream subscribe subscribes as Data says: "", "group NAME", "latest" or "oldest".
 	extra["stream subscribe"] = func(_ *child, _ context.Context, r request, a *answer) error {
 		var o []stream.Option
 		switch kind, name, _ := strings.Cut(string(r.Data), " "); kind {
@@ -58,7 +54,7 @@ func init() {
 	extra["stream flush"] = func(_ *child, ctx context.Context, r request, _ *answer) error {
 		return ends.get(r.Handle).(*stream.Stream).Flush(ctx)
 	}
-	// half reserves room, and writes a part of a message there.
+	// stream half reserves room for a message, and writes a half of it there.
 	extra["stream half"] = func(_ *child, ctx context.Context, r request, _ *answer) error {
 		res, err := ends.get(r.Handle).(*stream.Stream).Reserve(ctx, 2*len(r.Data))
 		if err == nil {
@@ -66,6 +62,8 @@ func init() {
 		}
 		return err
 	}
+	// stream next returns the next message, in OK whether it is redelivered, and in N how many
+	// were lost.
 	extra["stream next"] = func(_ *child, ctx context.Context, r request, a *answer) error {
 		sub := ends.get(r.Handle).(*stream.Subscription)
 		m, err := sub.Next(ctx)
@@ -73,7 +71,7 @@ func init() {
 		a.N = int(sub.Lost())
 		return err
 	}
-	// sends sends N numbered messages of the writer Off.
+	// stream sends sends N parcels of the writer Off.
 	extra["stream sends"] = func(_ *child, ctx context.Context, r request, _ *answer) error {
 		s := ends.get(r.Handle).(*stream.Stream)
 		for i := range r.N {
@@ -83,8 +81,8 @@ func init() {
 		}
 		return nil
 	}
-	// drain reads to the end, and returns how many messages of each writer came: 0 up to
-	// the number, in order.
+	// stream drain reads to the end. It returns how many parcels came, and how many of each
+	// writer; those must come in order, each once.
 	extra["stream drain"] = func(_ *child, ctx context.Context, r request, a *answer) error {
 		counts := map[uint32]uint32{}
 		for m, err := range ends.get(r.Handle).(*stream.Subscription).Messages(ctx) {
@@ -96,7 +94,7 @@ func init() {
 				return err
 			}
 			if n != counts[writer] {
-				return fmt.Errorf("message %d of writer %d after %d", n, writer, counts[writer])
+				return fmt.Errorf("message %d of writer %d, want %d", n, writer, counts[writer])
 			}
 			counts[writer]++
 			a.N++
@@ -106,7 +104,7 @@ func init() {
 	}
 }
 
-// ends are the streams and subscriptions of this process.
+// ends has the streams and subscriptions of this process, by their handles.
 var ends = &endTable{m: map[string]any{}}
 
 type endTable struct {
@@ -128,7 +126,7 @@ func (t *endTable) get(h string) any {
 	return t.m[h]
 }
 
-// parcel makes a message that shows who sent it, and whether it is torn.
+// parcel makes message n of a writer, with a checksum.
 func parcel(writer, n uint32, length int) []byte {
 	b := make([]byte, 12+length)
 	binary.LittleEndian.PutUint32(b[4:], writer)
@@ -140,9 +138,10 @@ func parcel(writer, n uint32, length int) []byte {
 	return b
 }
 
+// opened returns the numbers of a parcel, and an error if it is torn.
 func opened(b []byte) (writer, n uint32, err error) {
 	if len(b) < 12 || crc32.ChecksumIEEE(b[4:]) != binary.LittleEndian.Uint32(b) {
-		return 0, 0, fmt.Errorf("torn: %d bytes, % x…", len(b), b[:min(len(b), 40)])
+		return 0, 0, fmt.Errorf("a torn message: %d bytes, % x…", len(b), b[:min(len(b), 40)])
 	}
 	return binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:]), nil
 }
@@ -181,14 +180,22 @@ func (e end) want(messages ...string) {
 	e.p.t.Helper()
 	for _, m := range messages {
 		if got := e.begin(request{Op: "stream next"}).must(); string(got.Data) != m || got.OK {
-			e.p.t.Fatalf("Next: %q, redelivered %v, want %q", got.Data, got.OK, m)
+			e.p.t.Fatalf("Next: %q, redelivered %v, want %q, false", got.Data, got.OK, m)
 		}
+	}
+}
+
+// wantRedelivered checks that the next message comes again, after another member died.
+func (e end) wantRedelivered(message string) {
+	e.p.t.Helper()
+	if got := e.begin(request{Op: "stream next"}).must(); string(got.Data) != message || !got.OK {
+		e.p.t.Errorf("Next: %q, redelivered %v, want %q, true", got.Data, got.OK, message)
 	}
 }
 
 func (e end) close() { e.p.t.Helper(); e.begin(request{Op: "stream close"}).must() }
 
-func TestStreamEachReaderGetsAllOnceInOrder(t *testing.T) {
+func TestStreamEachReaderGetsEachMessageOnceInOrder(t *testing.T) {
 	const writers, n = 3, 2000
 	st := newStore(t)
 	procs := st.startN(3 + writers)
@@ -204,7 +211,7 @@ func TestStreamEachReaderGetsAllOnceInOrder(t *testing.T) {
 		ends = append(ends, w)
 	}
 	for _, w := range ends {
-		w.send(string(parcel(99, uint32(len(sends)), 0))) // all are writers before the first ends
+		w.send(string(parcel(99, uint32(len(sends)), 0))) // so that each is a writer before the first closes
 		sends = append(sends, nil)
 	}
 	for i, w := range ends {
@@ -216,12 +223,12 @@ func TestStreamEachReaderGetsAllOnceInOrder(t *testing.T) {
 	}
 	for _, d := range drains {
 		if a := d.must(); a.N != writers*(n+1) {
-			t.Errorf("got %d messages of %d: %s", a.N, writers*(n+1), a.Data)
+			t.Errorf("a reader got %d messages, want %d; of each writer: %s", a.N, writers*(n+1), a.Data)
 		}
 	}
 }
 
-func TestStreamDeadReaderHoldsNobodyUp(t *testing.T) {
+func TestStreamDeadReaderDelaysNoWriter(t *testing.T) {
 	st := newStore(t)
 	procs := st.startN(4)
 	w, live := procs[0].stream("k", 4096), procs[1].stream("k", 4096).subscribe("")
@@ -234,11 +241,11 @@ func TestStreamDeadReaderHoldsNobodyUp(t *testing.T) {
 	sends.must()
 	w.close()
 	if a := drain.must(); a.N != 2000 {
-		t.Errorf("got %d messages", a.N)
+		t.Errorf("the live reader got %d messages, want 2000", a.N)
 	}
 }
 
-func TestStreamSendNamesStoppedReader(t *testing.T) {
+func TestStreamSendErrorNamesTheStoppedReader(t *testing.T) {
 	needStop(t)
 	st := newStore(t)
 	procs := st.startN(3)
@@ -253,7 +260,7 @@ func TestStreamSendNamesStoppedReader(t *testing.T) {
 		}
 		wantError(t, err, context.DeadlineExceeded)
 		if text := err.Error(); !strings.Contains(text, fmt.Sprintf("process %d", reader.pid)) || !strings.Contains(text, "bytes behind") {
-			t.Errorf("the error does not say which process is behind, and how far: %v", err)
+			t.Errorf("Send: %v, want an error that says which process is behind and how far", err)
 		}
 		sending := w.begin(request{Op: "stream send", Data: []byte("after")})
 		reader.cont()
@@ -265,7 +272,8 @@ func TestStreamSendNamesStoppedReader(t *testing.T) {
 	}
 }
 
-func TestStreamRedelivered(t *testing.T) {
+// As in boost interprocess 163, but there the queue stays locked.
+func TestStreamMessageOfADeadMemberIsRedelivered(t *testing.T) {
 	st := newStore(t)
 	procs := st.startN(4)
 	w := procs[0].stream("k", 4096)
@@ -280,14 +288,12 @@ func TestStreamRedelivered(t *testing.T) {
 	waiting := members[2].begin(request{Op: "stream next"})
 	procs[1].kill()
 	if a := waiting.must(); string(a.Data) != "1" || !a.OK {
-		t.Errorf("%q, redelivered %v", a.Data, a.OK)
+		t.Errorf("Next: %q, redelivered %v, want %q, true", a.Data, a.OK, "1")
 	}
 	w.send("5")
-	members[1].want("5") // 2 is done, 1 is with another
+	members[1].want("5") // member 1 has done 2, and member 2 has 1
 	procs[3].kill()
-	if a := members[1].begin(request{Op: "stream next"}).must(); string(a.Data) != "1" || !a.OK {
-		t.Errorf("%q, redelivered %v", a.Data, a.OK)
-	}
+	members[1].wantRedelivered("1")
 	w.send("6")
 	members[1].want("6")
 	w.close()
@@ -302,12 +308,10 @@ func TestStreamRedelivered(t *testing.T) {
 	w.send("8")
 	last := w.subscribe("group g")
 	last.want("8")
-	if a := last.begin(request{Op: "stream next"}).must(); string(a.Data) != "7" || !a.OK {
-		t.Errorf("%q, redelivered %v", a.Data, a.OK)
-	}
+	last.wantRedelivered("7")
 }
 
-func TestStreamWriterDies(t *testing.T) {
+func TestStreamReaderLearnsThatTheWriterDied(t *testing.T) {
 	st := newStore(t)
 	procs := st.startN(4)
 	sub := procs[0].stream("k", 4096).subscribe("")
@@ -319,21 +323,20 @@ func TestStreamWriterDies(t *testing.T) {
 	procs[1].kill()
 	_, err := waiting.outcome()
 	wantError(t, err, stream.ErrWriterDied)
-	// Another one goes on.
+	// Other writers go on.
 	next, other := procs[2].stream("k", 4096), procs[3].stream("k", 4096)
 	next.send("next")
 	other.send("other")
 	sub.want("next", "other")
 	next.close()
-	if _, err := sub.try("stream next", "", 20*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Next with a writer that may send: %v", err)
-	}
+	_, err = sub.try("stream next", "", 20*time.Millisecond) // other may still send
+	wantError(t, err, context.DeadlineExceeded)
 	other.close()
 	_, err = sub.try("stream next", "", 0)
 	wantError(t, err, io.EOF)
 }
 
-func TestStreamLatestHoldsNobodyUp(t *testing.T) {
+func TestStreamStoppedLatestReaderDelaysNoWriter(t *testing.T) {
 	needStop(t)
 	st := newStore(t)
 	procs := st.startN(2)
@@ -345,212 +348,6 @@ func TestStreamLatestHoldsNobodyUp(t *testing.T) {
 	w.begin(request{Op: "stream flush"}).must()
 	procs[0].cont()
 	if a := sub.begin(request{Op: "stream next"}).must(); string(a.Data) != "newest" || a.N != 2000 {
-		t.Errorf("%q, lost %d", a.Data, a.N)
+		t.Errorf("Next: %q, lost %d, want %q, 2000", a.Data, a.N, "newest")
 	}
-}
-
-// The storm: workers that are writers, readers and members of a group are killed at
-// random instants.
-
-const streamStormMembers = "group g"
-
-func init() {
-	// It sends parcels of the writer Off until the process dies.
-	extra["stream storm writer"] = func(_ *child, ctx context.Context, r request, _ *answer) error {
-		s := ends.get(r.Handle).(*stream.Stream)
-		rnd := rand.New(rand.NewPCG(uint64(r.Off), 1))
-		for n := uint32(0); ; n++ {
-			if err := s.Send(ctx, parcel(uint32(r.Off), n, rnd.IntN(200))); err != nil {
-				return err
-			}
-		}
-	}
-	// It reads for ever and checks that no message is torn, and that those of each writer
-	// come in order, each once. If N is 0, it may come in their middle; 2: a member, which
-	// gets some out of order.
-	extra["stream storm reader"] = func(_ *child, ctx context.Context, r request, a *answer) error {
-		sub := ends.get(r.Handle).(*stream.Subscription)
-		next := map[uint32]uint32{}
-		for {
-			m, err := sub.Next(ctx)
-			switch {
-			case errors.Is(err, stream.ErrWriterDied), errors.Is(err, io.EOF):
-				time.Sleep(time.Millisecond)
-				continue
-			case errors.Is(err, context.Canceled):
-				return nil
-			case err != nil:
-				return err
-			}
-			writer, n, err := opened(m)
-			if err != nil {
-				return err
-			}
-			if want, ok := next[writer]; r.N != 2 && ok && n != want || !ok && n != 0 && a.N > 0 && r.N == 1 {
-				return fmt.Errorf("message %d of writer %d, want %d", n, writer, want)
-			}
-			next[writer] = n + 1
-			a.N++
-		}
-	}
-	// A member marks in a segment what it was given: a counter per message, which it
-	// counts up while it has the message.
-	extra["stream storm member"] = func(_ *child, ctx context.Context, r request, a *answer) error {
-		sub := ends.get(r.Handle).(*stream.Subscription)
-		seg, err := shm.Attach("marks")
-		if err != nil {
-			return err
-		}
-		marks := seg.Data()
-		for {
-			m, err := sub.Next(ctx)
-			switch {
-			case errors.Is(err, stream.ErrWriterDied), errors.Is(err, io.EOF):
-				time.Sleep(time.Millisecond)
-				continue
-			case errors.Is(err, context.Canceled):
-				return nil
-			case err != nil:
-				return err
-			}
-			_, n, err := opened(m)
-			if err != nil {
-				return err
-			}
-			at := int(n) % len(marks)
-			if marks[at] != 0 && !sub.Redelivered() {
-				return fmt.Errorf("message %d came again, and nobody says so", n)
-			}
-			marks[at]++
-			if n%64 == 0 {
-				time.Sleep(100 * time.Microsecond) // so that some die with a message
-			}
-			a.N++
-		}
-	}
-}
-
-// Readers and a keeper live on; writers and members are killed.
-func TestStreamStorm(t *testing.T) {
-	kills := *stormKills
-	if kills == 0 {
-		kills = 300
-	}
-	if testing.Short() {
-		kills = min(kills, 40)
-	}
-	rnd := stormRand(t)
-	st := newStore(t)
-	keepers := st.startN(2)
-	const capacity = 4096
-	all := keepers[0].stream("k", capacity).subscribe("")
-	reading := all.begin(request{Op: "stream storm reader", N: 1})
-	for killed := 0; killed < kills && !t.Failed(); {
-		procs := st.startN(4)
-		var calls []*pending
-		for i, p := range procs {
-			s := p.stream("k", capacity)
-			switch i {
-			case 0, 1:
-				calls = append(calls, s.begin(request{Op: "stream storm writer", Off: int64(rnd.Uint32())}))
-			case 2:
-				calls = append(calls, s.subscribe("").begin(request{Op: "stream storm reader"}))
-			case 3:
-				calls = append(calls, s.subscribe(streamStormMembers).begin(request{Op: "stream storm reader", N: 2}))
-			}
-		}
-		for _, i := range rnd.Perm(len(procs)) {
-			time.Sleep(time.Duration(rnd.IntN(4000)) * time.Microsecond)
-			procs[i].kill()
-			killed++
-			if _, err := calls[i].outcome(); !errors.Is(err, errEnded) {
-				t.Errorf("worker %d: %v", i, err)
-			}
-		}
-		if reading.done() {
-			break
-		}
-		// The next ones go on, whatever the dead have left.
-		w := keepers[1].stream("k", capacity)
-		member := w.subscribe(streamStormMembers)
-		sent := string(parcel(uint32(killed)+1<<31, 0, 10))
-		sending := w.begin(request{Op: "stream send", Data: []byte(sent)}) // the ring may be full of what the group has not read
-		for a := (answer{}); string(a.Data) != sent; {
-			a = member.begin(request{Op: "stream next"}).must()
-			if _, _, err := opened(a.Data); err != nil {
-				t.Fatal(err)
-			}
-		}
-		sending.must()
-		w.close()
-	}
-	reading.cancel()
-	if a := reading.must(); a.N == 0 {
-		t.Error("no message came")
-	}
-	all.close()
-}
-
-// Jobs of one writer that lives on are each given to a member, and again only if that
-// has died, while members are killed.
-func TestStreamGroupStorm(t *testing.T) {
-	rnd := stormRand(t)
-	st := newStore(t)
-	const jobs = 1 << 20
-	keeper := st.start()
-	marks := keeper.create("marks", jobs)
-	w := keeper.stream("k", 4096)
-	rounds := 60
-	if testing.Short() {
-		rounds = 10
-	}
-	// This member keeps the group from going on without a live member.
-	steady := st.start()
-	ss := steady.stream("k", 4096)
-	member := ss.subscribe(streamStormMembers)
-	working := member.begin(request{Op: "stream storm member"})
-	sending := w.begin(request{Op: "stream storm writer", Off: 7})
-	killed := 0
-	for range rounds {
-		procs := st.startN(3)
-		var calls []*pending
-		for _, p := range procs {
-			calls = append(calls, p.stream("k", 4096).subscribe(streamStormMembers).begin(request{Op: "stream storm member"}))
-		}
-		for _, i := range rnd.Perm(len(procs)) {
-			time.Sleep(time.Duration(rnd.IntN(3000)) * time.Microsecond)
-			procs[i].kill()
-			killed++
-			if _, err := calls[i].outcome(); !errors.Is(err, errEnded) {
-				t.Errorf("member: %v", err)
-			}
-		}
-		if working.done() || t.Failed() {
-			break
-		}
-		if marks.peek(jobs*3/4, 1) != "\x00" {
-			break // not twice around
-		}
-	}
-	sending.cancel()
-	sending.outcome()
-	w.begin(request{Op: "stream flush"}).must() // all are done
-	working.cancel()
-	if a := working.must(); a.N == 0 {
-		t.Error("the member had no job")
-	}
-	data := marks.peek(0, jobs)
-	sent, again := strings.IndexByte(data, 0), 0
-	for i, n := range []byte(data) {
-		if n == 0 && i < sent || n != 0 && i >= sent {
-			t.Fatalf("job %d was given %d times; job %d never", i, n, sent)
-		}
-		again += int(max(n, 1) - 1)
-	}
-	if again > killed {
-		t.Errorf("%d jobs were given again, and %d members died", again, killed)
-	}
-	t.Logf("%d jobs, %d of them again, %d members killed", sent, again, killed)
-	ss.close()
-	w.close()
 }

@@ -20,7 +20,7 @@ func TestDrawingsAreThoseOfTheirTexts(t *testing.T) {
 		}
 		drawn, err := os.ReadFile(strings.TrimSuffix(name, ".txt") + ".svg")
 		if err != nil || !bytes.Equal(drawn, svg(string(text))) {
-			t.Errorf("%s has changed since it was drawn: go run ./docs/drawings (%v)", name, err)
+			t.Errorf("the drawing of %s is not that of its text: go run ./docs/drawings (%v)", name, err)
 		}
 	}
 }

@@ -5,8 +5,8 @@
 //	make figures      measures, and runs this command
 //	go run ./docs/figures
 //
-// peers.txt is what "go run ./test/peers" has printed, and peers.svg is its chart. If
-// there is no peers.txt, the places say so.
+// peers.txt is the output of "go run ./test/peers", and peers.svg its chart. Without
+// peers.txt, the command writes that there are no figures yet.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 	"strings"
 )
 
-// The texts, and what each has in its places.
+// texts are the texts, and what each has between its marks.
 var texts = []struct {
 	name  string
 	write func(results string) string
@@ -52,7 +52,7 @@ func fill(root, name string, write func(string) string) error {
 	return os.WriteFile(filepath.Join(root, name), []byte(after), 0o644)
 }
 
-// filled returns a text as it is, and as it must be.
+// filled returns a text as it is, and as it must be with the results.
 func filled(root, name string, write func(string) string) (before, after string, err error) {
 	text, err := os.ReadFile(filepath.Join(root, name))
 	if err != nil {
@@ -61,7 +61,7 @@ func filled(root, name string, write func(string) string) (before, after string,
 	head, rest, ok := strings.Cut(string(text), begin)
 	_, tail, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		return "", "", fmt.Errorf("%s: no place for figures, between %q and %q", name, begin, end)
+		return "", "", fmt.Errorf("%s: the text has no place for figures, between %q and %q", name, begin, end)
 	}
 	results, err := os.ReadFile(filepath.Join(root, "docs/figures/peers.txt"))
 	content := none
@@ -74,7 +74,7 @@ func filled(root, name string, write func(string) string) (before, after string,
 	return string(text), head + begin + content + end + tail, nil
 }
 
-// tables is everything that test/peers has printed, and the chart.
+// tables returns the chart, and the whole output of test/peers.
 func tables(results string) string {
 	return "![Time per operation beside the peers](figures/peers.svg)\n\n```text\n" + strings.TrimRight(results, "\n") + "\n```\n"
 }
@@ -93,7 +93,7 @@ type row struct {
 
 var columns = regexp.MustCompile(` {2,}`)
 
-// parse finds the tables in what test/peers has printed: a title, a line of column
+// parse finds the tables in the output of test/peers: a title, a line of column
 // heads, and rows of columns that two spaces or more separate.
 func parse(results string) (tables []table) {
 	for _, block := range strings.Split(results, "\n\n") {
@@ -123,17 +123,17 @@ func parse(results string) (tables []table) {
 	return tables
 }
 
-// us is the row of this library.
+// us is the name of the row of this library.
 const us = "qshm"
 
-// shown are the beginnings of the titles of the tables that the README sums up.
+// shown has the beginnings of the titles of the tables that the README shows.
 var shown = []string{
 	"Lock and unlock, uncontended", "2 processes contending", "Attach and detach, in a process that does not have",
 	"A change made in one process", "Messages of 64 B", "Move 1 MiB", "Snapshot of 64 B",
 }
 
-// summary is the chart, and for each table shown this library beside the best of the
-// others.
+// summary returns the chart, and a line for each table shown: this library, and the best of
+// the others.
 func summary(results string) string {
 	var b strings.Builder
 	machine, _, _ := strings.Cut(results, "\n")
@@ -160,5 +160,6 @@ func summary(results string) string {
 	return b.String()
 }
 
-// A yardstick is no competitor: test/peers gives its figure as a part of this library's.
+// yardstick reports whether a row is no competitor, but shows what the machine can do:
+// test/peers prints its figure in percent of this library's.
 func yardstick(r row) bool { return strings.HasSuffix(r.ratio, "of qshm's") }

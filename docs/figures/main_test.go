@@ -31,7 +31,7 @@ func TestTextsHaveTheFiguresOfTheResults(t *testing.T) {
 	}
 	machine, _, _ := strings.Cut(string(results), "\n")
 	if !strings.Contains(string(chart), ">"+machine+"<") {
-		t.Errorf("the chart is not of the machine of the results: %s", machine)
+		t.Errorf("the chart does not name the machine of the results: %s", machine)
 	}
 	for _, table := range parse(string(results)) {
 		if !strings.HasPrefix(table.title, "Lock and unlock") && !strings.HasPrefix(table.title, "Snapshot of 64 B") {
@@ -39,14 +39,13 @@ func TestTextsHaveTheFiguresOfTheResults(t *testing.T) {
 		}
 		for _, r := range table.rows {
 			if !strings.Contains(string(chart), ">"+html.EscapeString(r.name)+"<") || !strings.Contains(string(chart), ">"+r.value+"<") {
-				t.Errorf("the chart is of another run: it does not have %s with %s", r.name, r.value)
+				t.Errorf("the chart does not have %s with %s, as the results do: it is of another run", r.name, r.value)
 			}
 		}
 	}
 }
 
-// What is written is read off the tables as test/peers prints them.
-func TestSummaryIsReadOffTheTables(t *testing.T) {
+func TestSummaryHasTheFiguresOfTheTables(t *testing.T) {
 	const results = `a machine
 skipped: a peer: why
 Medians of interleaved rounds, quartiles in brackets. * is the best of a table.

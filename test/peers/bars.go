@@ -10,13 +10,13 @@ import (
 	"text/tabwriter"
 )
 
-// bar is something that the library has to reach.
+// bar is a figure that the library must reach.
 type bar struct {
 	What     string  `json:"what"`
 	Measured float64 `json:"measured"`
 	Reads    string  `json:"reads"`
 	Met      bool    `json:"met"`
-	Unknown  string  `json:"unknown,omitempty"` // why it could not be told
+	Unknown  string  `json:"unknown,omitempty"` // why it was not measured
 }
 
 // results finds figures by group, peer and column.
@@ -33,12 +33,12 @@ func (rs results) of(id, peer, column string) []float64 {
 	return nil
 }
 
-// has tells whether there is such a peer.
+// has reports whether there is such a peer.
 func (rs results) has(peer string) bool {
 	return slices.ContainsFunc(rs, func(g *group) bool { return g.row(peer) != nil })
 }
 
-// against is our figure divided by the peer's, round by round, in the middle.
+// against is the median of the ratios of this library's figure to the peer's, round by round.
 func (rs results) against(id, peer, column string) float64 {
 	return median(ratios(rs.of(id, us, column), rs.of(id, peer, column)))
 }

@@ -17,8 +17,8 @@ import (
 // earlier is the other version's row in a table.
 const earlier = "before"
 
-// withBefore adds the library in the checkout dir as a peer: the same workers, built with it. Its rounds come right
-// after those of this library.
+// withBefore adds the library in the checkout dir as a peer: the same workers, built with that library. Its rounds come
+// right after those of this library.
 func withBefore(all []*peer, dir, tmp, memory string) ([]*peer, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

@@ -12,9 +12,8 @@ import (
 	"strings"
 )
 
-// The chart: one horizontal bar for each peer and operation, all on one logarithmic axis of time, so that bars of
-// different operations can be compared as well. Written by hand: it is rectangles and text, and a style sheet that
-// follows the reader's light or dark scheme over a transparent ground.
+// The chart: one horizontal bar for each peer and operation, all on one logarithmic axis of time, so that operations can
+// be compared too. It consists of rectangles, text and a style sheet for light and dark backgrounds.
 
 // charted are the tables that the chart shows.
 var charted = []struct{ id, title string }{
@@ -96,7 +95,7 @@ text { fill: #9da7b3 } .title, .section { fill: #e6edf3 }
 .ours-text { fill: #58a6ff } .ours { fill: #58a6ff } .peer { fill: #6e7681 } .yardstick { stroke: #8b949e }
 }
 </style>
-<text class="title" x="12" y="26">Time per operation, shorter is better (logarithmic)</text>
+<text class="title" x="12" y="26">Time per operation, logarithmic: shorter is better, dashed is no competitor</text>
 `, chartWidth, bottom+float64(len(lines)+1)*14, chartWidth, bottom+float64(len(lines)+1)*14)
 	for e := from; e <= to; e++ {
 		at := x(math.Pow(10, e))

@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// group is one table: rows of peers that did the same, in interleaved rounds.
+// group is a table: a row for each peer that can do the operation, measured in interleaved rounds.
 type group struct {
 	ID      string   `json:"id"`
 	Title   string   `json:"title"`
@@ -17,11 +17,11 @@ type group struct {
 	Rows    []*row   `json:"rows"`
 	Notes   []string `json:"notes,omitempty"`
 
-	// measure replaces the plain rounds where rows need something set up that outlives a round.
+	// measure replaces the plain rounds if a row needs a set-up that outlives a round.
 	measure func(ctx context.Context, g *group, reps int)
 }
 
-// column is a figure that each row has. The first one of a group decides who wins it.
+// column is a figure that each row has. The rows of a group are sorted by the first one.
 type column struct {
 	Key    string               `json:"key"`
 	Title  string               `json:"title"`
@@ -29,7 +29,7 @@ type column struct {
 	format func(float64) string // how a person reads it
 }
 
-// row is what one peer did: a value for each column and round.
+// row has the figures of one peer: a value for each column and round.
 type row struct {
 	Peer   string               `json:"peer"`
 	Name   string               `json:"name"`
@@ -56,7 +56,7 @@ func (g *group) row(peer string) *row {
 	return nil
 }
 
-// runAll takes the rounds: A B C, A B C, ..., so that a slow moment of the machine hits all alike.
+// runAll measures the rounds: A B C, A B C, ..., so that a slow moment of the machine affects all alike.
 func (g *group) runAll(ctx context.Context, reps int) {
 	if g.measure != nil {
 		g.measure(ctx, g, reps)
@@ -88,7 +88,7 @@ func (g *group) record(r *row, run func(key string) (map[string]float64, error))
 
 var keys int
 
-// newKey is a key that nobody else uses: not another run either.
+// newKey returns a key that no other experiment and no other run uses.
 func newKey() string {
 	keys++
 	return fmt.Sprintf("%s%d", keyPrefix(), keys)
@@ -96,7 +96,7 @@ func newKey() string {
 
 func keyPrefix() string { return fmt.Sprintf("qshm-peers-%d-", os.Getpid()) }
 
-// withPeers is the skeleton of most groups: one row for each peer that can do the operation.
+// withPeers adds a row for each peer that can do the operation.
 func withPeers(all []*peer, op string, g *group, run func(p *peer, key string) (map[string]float64, error)) *group {
 	for _, p := range all {
 		if p.can(op) {

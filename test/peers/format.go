@@ -48,7 +48,7 @@ func plain(f float64) string {
 	return digits(f)
 }
 
-// digits keeps three of them, and no zeros behind the point that say nothing of a whole number.
+// digits formats three significant digits, and a whole number without a fraction.
 func digits(f float64) string {
 	switch {
 	case f == math.Trunc(f) && f < 1000:

@@ -7,8 +7,8 @@ import (
 	"math/bits"
 )
 
-// hist counts nanoseconds: exact below 64, then 32 steps for each power of two, 3 % wide. src/peer.h counts the
-// same way, so what workers in C and in Go print can be added up.
+// hist is a histogram of nanoseconds: exact below 64, then 32 buckets for each power of two, 3 % wide. src/peer.h has the
+// same buckets, so that those of workers in C and in Go can be added.
 type hist struct {
 	n, max int64
 	count  [2048]int64

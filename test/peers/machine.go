@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine names what the figures were taken on.
+// machine describes the machine on which the figures are measured.
 func machine() string {
 	var u unix.Utsname
 	_ = unix.Uname(&u)

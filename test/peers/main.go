@@ -1,8 +1,8 @@
 //go:build linux
 
-// Command peers measures this library beside what people share memory, locks and data with today, all in one run on
-// one machine: Qt's QSharedMemory, Boost.Interprocess, glibc's robust mutex, a bare futex, Python's shared_memory,
-// flock(2), gofrs/flock, SysV semaphores, pipes, Unix sockets and TCP. What is not installed is left out, and named.
+// Command peers measures this library beside what else programs use to share memory, locks and data, all in one run
+// on one machine: Qt's QSharedMemory, Boost.Interprocess, glibc's robust mutex, a bare futex, Python's shared_memory,
+// flock(2), gofrs/flock, SysV semaphores, pipes, Unix sockets and TCP. It leaves out what is not installed, and says so.
 //
 //	go run ./test/peers                       everything: about five minutes
 //	go run ./test/peers --quick               under one minute, for a first look
@@ -11,9 +11,9 @@
 //	go run ./test/peers --json                for a program to read
 //	go run ./test/peers --before DIR          another version of this library as well, from its checkout in DIR
 //
-// Every figure is the median of several rounds, and rounds are interleaved, peer after peer, so that a slow moment
-// of the machine hits all of them alike; ratios are taken within a round. The processes that are measured are this
-// program again (worker_*.go) and the small programs in src, which all understand the same command line (src/peer.h).
+// Every figure is the median of several rounds. Rounds are interleaved, peer after peer, so that a slow moment of the
+// machine affects all of them alike; ratios are taken within a round. The measured processes are this program again
+// (worker_*.go) and the small programs in src, which all take the same command line (src/peer.h).
 package main
 
 import (
@@ -59,7 +59,7 @@ func run(s settings) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	// Memory that is shared wants a file system in memory, programs want one where programs may run.
+	// Shared memory is in /dev/shm, where programs may not be executable.
 	memory, err := os.MkdirTemp("/dev/shm", "qshm-peers-")
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func run(s settings) error {
 		return fmt.Errorf("interrupted")
 	}
 	r := &report{Machine: machine(), Peers: versions(all), Skipped: skipped, Groups: groups, Bars: judge(groups)}
-	if s.only != "" { // what was not asked for is not missing
+	if s.only != "" { // leave out the bars of tables that were not asked for
 		r.Bars = slices.DeleteFunc(r.Bars, func(b bar) bool { return b.Unknown != "" })
 	}
 	if s.svg != "" {
@@ -118,7 +118,7 @@ func run(s settings) error {
 
 var messageSizes = []int{64, 4 * kib, 64 * kib, mib, 8 * mib}
 
-// groupsOf is the order of the tables.
+// groupsOf returns the tables in their order.
 func groupsOf(all []*peer, pl plan, only string) []*group {
 	groups := []*group{
 		lockGroup(all, pl),
@@ -160,7 +160,7 @@ func groupsOf(all []*peer, pl plan, only string) []*group {
 	})
 }
 
-// rounds: what takes seconds a round is repeated less often.
+// rounds returns how many rounds a table has: fewer if a round takes seconds.
 func (pl plan) rounds(g *group) int {
 	if strings.HasPrefix(g.ID, "waiting") { // an idle process is as idle each time
 		return 1
@@ -181,7 +181,7 @@ func versions(all []*peer) map[string]string {
 	return v
 }
 
-// removeLeftOvers takes away what peers leave in /dev/shm when they break off: nobody else would.
+// removeLeftOvers removes what killed peers have left in /dev/shm.
 func removeLeftOvers() {
 	for _, pattern := range []string{"/dev/shm/%s*", "/dev/shm/sem.%s*"} {
 		left, _ := filepath.Glob(fmt.Sprintf(pattern, keyPrefix()))

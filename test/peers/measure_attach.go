@@ -2,7 +2,7 @@
 
 package main
 
-// attachGroup: attach and detach a segment that some process has, or that this process has as well.
+// attachGroup: attach and detach a segment that another process has, or this process too.
 func attachGroup(all []*peer, pl plan, have bool) *group {
 	g := &group{ID: "attach-not", Title: "Attach and detach, in a process that does not have the segment"}
 	has := 0
@@ -26,7 +26,7 @@ func createGroup(all []*peer, pl plan) *group {
 	return g.withFloor()
 }
 
-// withFloor marks what is no competitor: the system calls alone.
+// withFloor marks the row of the bare system calls, which is no competitor.
 func (g *group) withFloor() *group {
 	if r := g.row("files"); r != nil {
 		r.yardstick = true

@@ -2,8 +2,8 @@
 
 package main
 
-// changeGroup: from just before a change is made in one process until another one has read it. Two processes take
-// turns, so each sleeps while the other works. Looking each 200 ms is what QSharedMemory's users are left with.
+// changeGroup: the time from just before a change in one process until another process has read it. Two processes take
+// turns, so each sleeps while the other works. Users of QSharedMemory can only poll, here every 200 ms.
 func changeGroup(all []*peer, pl plan) *group {
 	g := &group{ID: "change", Title: "A change made in one process, until another has read it", Columns: []column{
 		{Key: "p50", Title: "p50", format: duration},
@@ -23,7 +23,7 @@ func changeGroup(all []*peer, pl plan) *group {
 		}
 	}
 	withPeers(all, "ping", g, run("ping", option("n", pl.pings)))
-	// Changes come at random moments, else they would meet the poller always at the same point of its sleep.
+	// Changes come at random moments; otherwise each would come at the same point of the poller's sleep.
 	withPeers(all, "poll", g, run("poll", option("n", pl.polls), option("gap_us", 200000)))
 	if r := g.row("futex"); r != nil {
 		r.yardstick = true

@@ -16,7 +16,7 @@ func lockGroup(all []*peer, pl plan) *group {
 	return g
 }
 
-// benched runs jobs of which the last one is what is timed.
+// benched runs jobs, the last of which is timed.
 func benched(jobs ...job) (map[string]float64, error) {
 	f, err := together(jobs...)
 	if err != nil {
@@ -25,8 +25,8 @@ func benched(jobs ...job) (map[string]float64, error) {
 	return map[string]float64{"op": f[len(f)-1].Op}, nil
 }
 
-// contendGroup: n processes that lock, count in one cache line, and unlock, without a pause. With one process it
-// says what the loop itself costs, so that what contention adds can be told.
+// contendGroup: n processes that lock, count in one cache line, and unlock, without a pause. One process alone shows what
+// the loop itself costs.
 func contendGroup(all []*peer, n, ms int) *group {
 	g := &group{
 		ID:    fmt.Sprintf("contend-%d", n),
@@ -70,7 +70,7 @@ func contention(f []figures, ms int) (map[string]float64, error) {
 		least = min(least, w.N)
 		counted = max(counted, w.Total)
 	}
-	// A lock that lets two in at once loses counts; the last one to look must have seen them all.
+	// If two processes hold the lock at once, counts are lost; the last process to read must find all of them.
 	if counted != uint64(turns) {
 		return nil, fmt.Errorf("the lock did not exclude: %d turns, %d counted", turns, counted)
 	}

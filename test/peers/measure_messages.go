@@ -12,15 +12,14 @@ type traffic struct {
 }
 
 // messagesGroup: one process sends messages of a size as fast as it can, others read
-// them. Between streams of this library the reader reads in place; a pipe, a socket and
-// Boost's queue copy the message to it.
+// them. A reader of this library reads in place; a pipe, a socket and Boost's queue copy
+// the message.
 //
 // A system may run both processes on one processor: then they take turns, and the time
-// is the sum of theirs. What the others make of two processors shows only if each
-// process is bound to one.
+// is the sum of theirs. Two processors are measured only if each process is bound to one.
 //
-// The time is the mean of those after the first ones. Of messages of 1 MiB and more it
-// is the median of laps, as in moveGroup.
+// The time is the mean of all messages but the first ones. For messages of 1 MiB and more
+// it is the median of laps, as in moveGroup.
 func messagesGroup(all []*peer, pl plan, of traffic) *group {
 	size, readers := of.size, of.readers
 	ring := max(1<<20, 4*size)
@@ -105,7 +104,7 @@ func messagesGroup(all []*peer, pl plan, of traffic) *group {
 }
 
 // handGroup: a message of a size goes from one process to another, and one comes back;
-// each sleeps while the other works. This library's is not copied; the others' is.
+// each process sleeps while the other works. Only this library does not copy the message.
 func handGroup(all []*peer, pl plan, size int) *group {
 	g := &group{ID: "hand-" + sizeName(size), Title: "A message of " + sizeTitle(size) + ", until another process has it", Columns: []column{
 		{Key: "p50", Title: "p50", format: duration},

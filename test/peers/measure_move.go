@@ -4,15 +4,15 @@ package main
 
 import "fmt"
 
-// moveGroup: payloads of a size go from one process to another, one after the other; the sender has each in memory
-// of its own, the receiver ends with it where it can read it. Shared memory gets it there with one copy; the rows
-// "and copied out" have the receiver make a private copy too, as a stream always does.
+// moveGroup: payloads of a size go from one process to another, one after the other, from private memory of the sender
+// to memory that the receiver can read. That takes one copy into shared memory; in the rows "and copied out" the
+// receiver makes a private copy too, as with a pipe or a socket.
 //
-// The time of each is the mean. Large ones are compared with a copy within one process, which is timed by the median of
-// its batches, so theirs is that of laps through the slots: a moment without a processor does not count in either. (Of
-// small ones many arrive in a burst, and such a median would tell the best case only.)
+// The time of each payload is the mean. For large ones it is the median of laps through the slots, because they are
+// compared with a copy within one process, which is the median of batches: a moment without a processor counts in
+// neither. Small ones arrive in bursts, and a median would show the best case only.
 func moveGroup(all []*peer, pl plan, size int) *group {
-	// As many slots as fit in what a pipe holds, but always two: one is filled while the other is read.
+	// As many slots as fit into the buffer of a pipe, and at least two: one is filled while the other is read.
 	slots := min(max(64*kib/size, 2), 64)
 	g := &group{ID: "move-" + sizeName(size), Title: "Move " + sizeTitle(size) + " from one process to another", Columns: []column{
 		{Key: "op", Title: "time each", format: duration},
@@ -63,22 +63,17 @@ func moveGroup(all []*peer, pl plan, size int) *group {
 	return g
 }
 
-func sizeTitle(n int) string {
-	switch {
-	case n >= mib:
-		return fmt.Sprintf("%d MiB", n/mib)
-	case n >= kib:
-		return fmt.Sprintf("%d KiB", n/kib)
-	}
-	return fmt.Sprintf("%d B", n)
-}
+func sizeTitle(n int) string { return sizeIn(n, " MiB", " KiB", " B") }
 
-func sizeName(n int) string {
+func sizeName(n int) string { return sizeIn(n, "M", "K", "") }
+
+// sizeIn formats a size in the largest unit that it has one of.
+func sizeIn(n int, m, k, one string) string {
 	switch {
 	case n >= mib:
-		return fmt.Sprintf("%dM", n/mib)
+		return fmt.Sprint(n/mib) + m
 	case n >= kib:
-		return fmt.Sprintf("%dK", n/kib)
+		return fmt.Sprint(n/kib) + k
 	}
-	return fmt.Sprintf("%d", n)
+	return fmt.Sprint(n) + one
 }

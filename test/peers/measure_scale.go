@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// What it costs to attach, or to find out that somebody is attached, when much is there already: one column for each
-// level.
+// What attaching, and finding that a segment is in use, costs with many attachments or many keys: one column for each
+// number of them.
 
 // attachedGroup: 1, 10, ... processes have the segment.
 func attachedGroup(all []*peer, pl plan) *group {
@@ -105,7 +105,7 @@ func keysGroup(all []*peer, pl plan) *group {
 				if r.Err != "" || ctx.Err() != nil {
 					continue
 				}
-				// SysV segments are counted for the whole system: taking most of them would be at others' expense.
+				// The whole system has a limited number of SysV segments: leave half of them to other programs.
 				if limit := sysvSegments(); r.Peer == "sysv" && level > limit/2 {
 					r.Err = fmt.Sprintf("%d: kernel.shmmni allows %d in the whole system", level, limit)
 					continue
@@ -130,7 +130,7 @@ func keysGroup(all []*peer, pl plan) *group {
 
 func withScalable(all []*peer, op string, g *group) {
 	withPeers(slices.DeleteFunc(slices.Clone(all), func(p *peer) bool {
-		return p.id == "python" // 200 interpreters tell nothing new
+		return p.id == "python" // it would need 200 interpreters
 	}), op, g, nil)
 	g.withFloor()
 }
@@ -146,7 +146,7 @@ func keep(p *peer, op string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.late.Stop() // it stays as long as it is needed
+	k.late.Stop() // it runs as long as it is needed
 	if err := k.ready(); err != nil {
 		k.end()
 		return nil, err

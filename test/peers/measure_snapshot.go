@@ -4,7 +4,7 @@ package main
 
 import "fmt"
 
-// snapshotGroup: a consistent copy, nobody else there. Peers have no other way than to copy under their lock.
+// snapshotGroup: a consistent copy, without another process. Other libraries copy with their lock held.
 func snapshotGroup(all []*peer, pl plan, size int) *group {
 	g := &group{ID: "snapshot-" + sizeName(size), Title: "Snapshot of " + sizeTitle(size), Columns: []column{{Key: "op", Title: "time", format: duration}}}
 	return withPeers(all, "snapshot", g, func(p *peer, key string) (map[string]float64, error) {
@@ -12,9 +12,9 @@ func snapshotGroup(all []*peer, pl plan, size int) *group {
 	})
 }
 
-// besideGroup: a writer updates without a pause while readers take snapshots without a pause; and, right after, the
-// same writer beside as many processes that are merely busy. More processes than processors slow each other down in
-// any case: only what readers cost beyond that is theirs.
+// besideGroup: a writer updates without a pause while readers take snapshots without a pause; right after, the same
+// writer runs beside as many processes that only compute. More processes than processors slow each other down in any
+// case; what readers cost is the difference.
 func besideGroup(all []*peer, pl plan, size, readers int) *group {
 	g := &group{
 		ID:    fmt.Sprintf("beside-%s-%d", sizeName(size), readers),
@@ -70,5 +70,5 @@ func besideGroup(all []*peer, pl plan, size, readers int) *group {
 	})
 }
 
-// each is the time per operation by the clock on the wall, waiting for a processor included.
+// each is the elapsed time per operation, including the time without a processor.
 func each(f figures) float64 { return float64(f.NS) / float64(f.N) }

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waitingGroup: what many processes cost that wait, for a lock that another one holds, or for a change that does not come.
+// waitingGroup: the processor time of many processes that wait for a lock that another process holds, or for a change
+// that does not come.
 func waitingGroup(all []*peer, pl plan, what string) *group {
 	g := &group{
 		ID: "waiting-" + what,
@@ -28,7 +29,7 @@ func waitingGroup(all []*peer, pl plan, what string) *group {
 	return withPeers(all, op, g, func(p *peer, key string) (map[string]float64, error) {
 		var running []*process
 		defer func() {
-			for _, w := range running { // before any is waited for: each may wait for another one's end
+			for _, w := range running { // all of them first, because each may wait for the end of another
 				_ = w.in.Close()
 			}
 			endAll(running)
@@ -40,7 +41,7 @@ func waitingGroup(all []*peer, pl plan, what string) *group {
 			}
 			running = append(running, w)
 		}
-		// Only now, because Qt does not attach while the lock is held.
+		// They begin when all are set up, because Qt does not attach while the lock is held.
 		for i, w := range running {
 			w.goAt(monotonic())
 			if i == 0 && what == "lock" { // the one that holds the lock

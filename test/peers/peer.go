@@ -16,13 +16,13 @@ import (
 	"sync"
 )
 
-// The sources travel inside the program, so that it does not matter where it is run: of the programs in other languages,
-// and of this one, to build it with another version of the library.
+// sources has the programs in other languages, and this one, to build it with another version of the library. They are
+// embedded so that the program runs in any directory.
 //
 //go:embed src *.go
 var sources embed.FS
 
-// peer is something that is measured: how to run it, and what it can do.
+// peer is what is measured: how to run it, and the operations that it has.
 type peer struct {
 	id, name, version string
 	command           []string // the operation and its arguments follow
@@ -30,7 +30,7 @@ type peer struct {
 	ops               []string
 }
 
-// cmd is the command line of one operation.
+// cmd returns the command that runs one operation.
 func (p *peer) cmd(op string, args ...string) *exec.Cmd {
 	c := exec.Command(p.command[0], slices.Concat(p.command[1:], []string{op}, args)...)
 	c.Env = append(os.Environ(), p.env...)
@@ -39,7 +39,7 @@ func (p *peer) cmd(op string, args ...string) *exec.Cmd {
 
 func (p *peer) can(op string) bool { return slices.Contains(p.ops, op) }
 
-// program is a source file that has to be built, or at least interpreted, before it is a peer.
+// program is a source file in another language, which has to be built or interpreted.
 type program struct {
 	id, source string
 	build      func(out, src, tmp string) ([]string, error) // the compiler's command line; nil: nothing to build
@@ -74,7 +74,7 @@ var programs = []program{
 	{"python", "python_shm.py", nil, func(_, src string) []string { return []string{"python3", src} }},
 }
 
-// findPeers builds what can be built. What is left out comes with the reason.
+// findPeers builds the programs that can be built here. For each other one, skipped has the reason.
 func findPeers(tmp, memory string) (found []*peer, skipped []string, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -86,8 +86,8 @@ func findPeers(tmp, memory string) (found []*peer, skipped []string, err error) 
 			return nil, nil, err
 		}
 	}
-	// Qt has a file for each key: in TMPDIR, and from 6.6 on in the session's own directory. That one is in memory, as
-	// sessions have it; where there is none at all, Qt complains with each key, and that would be measured.
+	// Qt has a file for each key: in TMPDIR, and from 6.6 on in the directory of the session, which is in memory. Without
+	// that directory Qt prints a warning for each key, which would be measured too.
 	env := []string{"TMPDIR=" + tmp, "XDG_RUNTIME_DIR=" + session}
 	for _, g := range goPeers {
 		p := &peer{id: g.variant, name: g.name, version: g.version, command: []string{self, g.variant}}
@@ -105,12 +105,12 @@ func findPeers(tmp, memory string) (found []*peer, skipped []string, err error) 
 	if err := os.CopyFS(dir, src); err != nil {
 		return nil, nil, err
 	}
-	// Compilers take longer than much of what is measured: they run side by side, before anything is.
-	type made struct {
+	// Compilers are slow: they run in parallel, before anything is measured.
+	type result struct {
 		peers   []*peer
 		skipped []string
 	}
-	all := make([]made, len(programs))
+	all := make([]result, len(programs))
 	var building sync.WaitGroup
 	for i, g := range programs {
 		building.Go(func() {
@@ -118,7 +118,7 @@ func findPeers(tmp, memory string) (found []*peer, skipped []string, err error) 
 			if err != nil {
 				left = append(left, fmt.Sprintf("%s: %v", g.id, err))
 			}
-			all[i] = made{peers, left}
+			all[i] = result{peers, left}
 		})
 	}
 	building.Wait()

@@ -2,7 +2,7 @@
 
 package main
 
-// plan says how long everything takes, in milliseconds unless it counts something.
+// plan says how long each experiment takes, in milliseconds, and how many of each thing it uses.
 type plan struct {
 	reps      int // rounds of the cheap experiments
 	longReps  int // rounds of those that take seconds
@@ -18,7 +18,7 @@ type plan struct {
 	attached  []int       // processes
 	asked     []int       // attachments
 	waiters   int
-	waiting   int // until a process that waits has settled, and for so long again
+	waiting   int // until the waiting processes have become idle, and then for the measurement
 	keys      []int
 	scaleReps int
 }
@@ -38,7 +38,8 @@ func fullPlan() plan {
 	}
 }
 
-// quickPlan looks at the same things for a shorter time; contention is not fair or unfair within milliseconds.
+// quickPlan measures the same in less time. Contention still lasts hundreds of milliseconds, because fairness does not
+// show in less.
 func quickPlan() plan {
 	return plan{
 		reps: 3, longReps: 1, bench: 20, contend1: 50, contend2: 400, contend8: 600, beside: 100, pings: 800, polls: 1,

@@ -46,18 +46,18 @@ type process struct {
 	late *time.Timer
 }
 
-// patience is how long a worker may take for anything at all; one that hangs is ended, and the row says so.
+// patience is how long a worker may take for one operation. The runner kills one that takes longer, and the row says so.
 const patience = 20 * time.Second
 
-// lastOrders is how long it may take to tear down.
-const lastOrders = 3 * time.Second
+// tearDown is how long a worker may take to end.
+const tearDown = 3 * time.Second
 
-// start runs a worker and returns as soon as it runs; ready waits until it has set up.
+// start starts a worker. ready waits until the worker is set up.
 func start(p *peer, op string, args ...string) (*process, error) {
 	w := &process{peer: p, what: p.name + " " + op, args: args}
 	w.cmd = p.cmd(op, args...)
 	w.cmd.Stderr = &w.err
-	// An interrupt at the terminal is for the runner: a worker that it hit would leave its semaphores behind. If the
+	// An interrupt from the terminal must reach the runner only: a worker would leave its semaphores behind. If the
 	// runner is killed, its workers end too: some of them would go on for ever.
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	var err error
@@ -101,10 +101,10 @@ func (w *process) ready() error {
 
 func (w *process) goAt(t int64) { _, _ = fmt.Fprintln(w.in, t) }
 
-// end lets the worker tear down, and waits for it. One that does not come to an end is ended, and what it held in
-// the system is cleaned up after it.
+// end lets the worker tear down, and waits for it. If it does not end, end kills it and removes what it leaves in the
+// system.
 func (w *process) end() {
-	w.late.Reset(lastOrders)
+	w.late.Reset(tearDown)
 	_ = w.in.Close()
 	_, _ = io.Copy(io.Discard, w.out)
 	_ = w.cmd.Wait()
@@ -113,19 +113,19 @@ func (w *process) end() {
 	}
 }
 
-// endAll ends the last one first: Qt's locks get lost if the creator goes before the others, or all go at once.
+// endAll ends the last worker first: Qt loses its locks if the creator ends before the others, or all end at once.
 func endAll(running []*process) {
 	for _, w := range slices.Backward(running) {
 		w.end()
 	}
 }
 
-// job is a worker to be: several of them make an experiment.
+// job says how to start a worker. An experiment has several.
 type job struct {
 	peer *peer
 	op   string
 	args []string
-	aux  bool // a keeper: set up, and left alone until the others are done
+	aux  bool // it only keeps the segment until the others are done
 
 	bound bool // it runs on one processor: the first job on the first, and so on
 }

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// A repetition that failed is NaN, so that the n-th values of two rows always come from the same round.
+// A round that failed is NaN, so that the n-th values of two rows are always of the same round.
 
 func valid(v []float64) []float64 {
 	v = slices.DeleteFunc(slices.Clone(v), math.IsNaN)
@@ -15,7 +15,7 @@ func valid(v []float64) []float64 {
 	return v
 }
 
-// quantile of the repetitions, between two of them where it falls between.
+// quantile returns the q-quantile of the rounds, by linear interpolation.
 func quantile(v []float64, q float64) float64 {
 	if v = valid(v); len(v) == 0 {
 		return math.NaN()
@@ -34,7 +34,7 @@ func largest(v []float64) float64 { return quantile(v, 1) }
 
 func smallest(v []float64) float64 { return quantile(v, 0) }
 
-// ratios divides round by round: what disturbs a whole round disturbs both.
+// ratios divides round by round: a disturbance of a round affects both sides.
 func ratios(a, b []float64) []float64 {
 	var r []float64
 	for i := range min(len(a), len(b)) {

@@ -16,7 +16,7 @@ import (
 // us is the library that the others are compared with.
 const us = "qshm"
 
-// report is everything that a run found.
+// report has all results of a run.
 type report struct {
 	Machine string            `json:"machine"`
 	Peers   map[string]string `json:"peers"` // name and version
@@ -111,7 +111,7 @@ func (g *group) rank(r *row) float64 {
 	return m
 }
 
-// best is the first of those that compete; nobody competes alone.
+// best is the first competitor; nil if there is only one row.
 func (g *group) best() *row {
 	if len(g.Rows) < 2 {
 		return nil
@@ -124,7 +124,7 @@ func (g *group) best() *row {
 	return nil
 }
 
-// beside says how the row's first figure stands to that of this library.
+// beside compares the row's first figure with that of this library.
 func (g *group) beside(r *row) string {
 	our := g.row(us)
 	if our == nil || r == our {

@@ -16,11 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// workerEnv makes this program, run again by itself, one of the processes that are measured. Its command line is
-// then that of the peers in C: see src/peer.h.
+// workerEnv is set in the environment of a worker. Its command line is that of the peers in C: see src/peer.h.
 const workerEnv = "QSHM_PEERS_WORKER"
 
-// goPeers are the peers that need no other language. Each describes itself and does the operations it names.
+// goPeers are the peers in Go.
 var goPeers = []goPeer{qshmPeer, memcpyPeer, busyPeer, spinPeer, floorPeer, flockPeer, gofrsPeer, semopPeer, pipePeer, unixPeer, tcpPeer}
 
 type goPeer struct {
@@ -28,7 +27,7 @@ type goPeer struct {
 	ops                    map[string]func(*worker) error
 }
 
-// worker is the process's side of the protocol.
+// worker is the side of the measured process.
 type worker struct {
 	args map[string]string
 	in   *bufio.Reader
@@ -67,9 +66,8 @@ func newWorker(args []string) *worker {
 	return w
 }
 
-// setClock ties the runtime's clock to the one that all processes share. Both are the same underneath, but can only be
-// read one after the other: of several readings that counts which was interrupted least, as times of one process are
-// compared with another's.
+// setClock finds the offset between the runtime's clock and CLOCK_MONOTONIC, which all processes share. Both can only be
+// read one after the other, so the shortest of several readings counts.
 func (w *worker) setClock() {
 	best := time.Hour
 	for range 50 {
@@ -81,7 +79,7 @@ func (w *worker) setClock() {
 	}
 }
 
-// monotonic is the clock that all processes share. It is a system call here: use now where time counts.
+// monotonic reads CLOCK_MONOTONIC by a system call. now is faster.
 func monotonic() int64 {
 	var t unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)
@@ -106,7 +104,8 @@ func (w *worker) number(name string, otherwise int) int {
 	return otherwise
 }
 
-// waitForGo says that the set-up is done and sleeps until the time that the runner names; false if it has gone.
+// waitForGo says that the set-up is done, and sleeps until the time that the runner names. ok is false if the runner has
+// ended.
 func (w *worker) waitForGo() (begin int64, ok bool) {
 	say(figures{Ready: true})
 	line, err := w.in.ReadString('\n')
@@ -118,7 +117,7 @@ func (w *worker) waitForGo() (begin int64, ok bool) {
 	return begin, true
 }
 
-// waitForEnd returns when the runner has all figures, or is gone: only then may memory be destroyed.
+// waitForEnd returns when the runner has all figures, or has ended. Only then may memory be destroyed.
 func (w *worker) waitForEnd() { _, _ = io.Copy(io.Discard, w.in) }
 
 func say(f figures) {
@@ -143,9 +142,9 @@ func (w *worker) measure(body func(begin int64) (figures, error)) error {
 	return nil
 }
 
-// bench repeats a batch of an operation for `ms` milliseconds. Batches last about 50 µs, and what counts is the
-// median batch: being preempted spoils a few batches and not the figure. The loop stands in batch, so that a call
-// through a func value is not part of what is measured.
+// bench repeats a batch of an operation for `ms` milliseconds. Batches last about 50 µs, and the median of them counts,
+// so preemption, which lengthens a few batches, does not change the figure. The loop is in batch, so that no call
+// through a func value is measured.
 func (w *worker) bench(batch func(n int) error) error {
 	return w.measure(func(int64) (figures, error) {
 		var per []float64
@@ -162,7 +161,7 @@ func (w *worker) bench(batch func(n int) error) error {
 			per = append(per, float64(took)/float64(n))
 			if took < 50*time.Microsecond && n < 1<<20 {
 				n *= 2
-				per = per[:0] // the short batches were for finding the size
+				per = per[:0] // the batch was too short
 			}
 		}
 		wall := time.Since(begin)
@@ -174,8 +173,8 @@ func (w *worker) bench(batch func(n int) error) error {
 	})
 }
 
-// pace is the rate at which payloads come in: the median time of a lap of so many payloads, for one of them. A moment
-// without a processor spoils a lap and not the figure.
+// pace measures how fast payloads arrive: the median time of laps of length payloads each. A moment without a processor
+// lengthens one lap, and does not change the median.
 type pace struct {
 	laps       []float64
 	length, in int
@@ -187,7 +186,7 @@ func newPace(payloads, slots int) *pace {
 	return &pace{laps: make([]float64, 0, payloads/length), length: length}
 }
 
-// each is 0 for the side that sends.
+// each returns the time for one payload, or 0 for the sender.
 func (p *pace) each() float64 {
 	if len(p.laps) == 0 {
 		return 0

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// counters maps the eight counters that a contended section counts in, for the peers that bring a lock and no
-// memory.
+// counters maps the eight counters of the contended section, for the peers that are locks without memory.
 func counters(key string, create bool) (d *[8]uint64, unmap func(), err error) {
 	path := lockPath(key) + ".counters"
 	if create {

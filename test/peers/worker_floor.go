@@ -4,8 +4,8 @@ package main
 
 import "sync/atomic"
 
-// floorPeer is what no lock gets below that is taken and given back with an atomic operation each: it says how much
-// of a figure is the processor's and how much the library's.
+// floorPeer shows the least time of a lock that takes one atomic operation to lock and one to unlock: how much of a figure
+// is the processor's, and how much the library's.
 var floorPeer = goPeer{"floor", "two compare-and-swaps", "", map[string]func(*worker) error{
 	"lock": func(w *worker) error {
 		var word atomic.Uint64

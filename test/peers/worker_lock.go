@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The locks without memory: raw flock(2), gofrs/flock and SysV semaphores (worker_semop.go). What they cost is
-// microseconds, beside which a call through this interface does not show.
+// plainLock is a lock without memory: flock(2), gofrs/flock or a SysV semaphore (worker_semop.go). It takes microseconds,
+// so a call through this interface does not count.
 type plainLock interface {
 	Lock() error
 	Unlock() error
 	remove()
 }
 
-// lockOps are the operations that a lock alone can do.
+// lockOps are the operations of a plainLock.
 func lockOps(open func(key string, create bool) (plainLock, error)) map[string]func(*worker) error {
 	return map[string]func(*worker) error{
 		"lock": func(w *worker) error {
@@ -56,8 +56,8 @@ func lockOps(open func(key string, create bool) (plainLock, error)) map[string]f
 	}
 }
 
-// turnsPerTiming: reading the clock costs as much as a lock, and more in some languages than in others, so only each
-// 16th turn is timed. The longest wait is that of all turns nevertheless, as it shows between two readings.
+// turnsPerTiming is how many turns there are for each one that is timed, because reading the clock takes as long as a
+// lock. The longest wait is that of all turns: it shows between two readings of the clock.
 const turnsPerTiming = 16
 
 // contend locks, counts in the eight counters of the short section, and unlocks, over and over until the time is up.
@@ -102,14 +102,14 @@ func (w *worker) contend(d *[8]uint64, lock, unlock func() error) error {
 	})
 }
 
-// section is what is done inside: one cache line.
+// section is what the lock guards: counters in one cache line.
 func section(d *[8]uint64) {
 	for i := range d {
 		d[i]++
 	}
 }
 
-// lockPath is where a peer that needs a file has it: in the runner's directory, which goes as a whole.
+// lockPath is the path of a peer's file, in the directory that the runner removes.
 func lockPath(key string) string { return filepath.Join(os.Getenv("QSHM_DIR"), key) }
 
 type rawFlock struct {

@@ -4,7 +4,8 @@ package main
 
 import "sync/atomic"
 
-// Go's copy within one process: what moving memory across is compared with. Two slots in turn, as across.
+// memcpyPeer copies within one process, with which moving memory between processes is compared. It too uses the slots in
+// turn.
 var memcpyPeer = goPeer{"gocopy", "copy within one process (Go)", "", map[string]func(*worker) error{
 	"memcpy": func(w *worker) error {
 		size, slots := w.number("size", 64), w.number("slots", 2)
@@ -26,7 +27,7 @@ var memcpyPeer = goPeer{"gocopy", "copy within one process (Go)", "", map[string
 	},
 }}
 
-// busyPeer merely keeps a processor busy: the control beside which readers are judged.
+// busyPeer keeps a processor busy: readers of a segment are compared with it.
 var busyPeer = goPeer{"busy", "busy process", "", map[string]func(*worker) error{
 	"busy": func(w *worker) error {
 		return w.bench(func(n int) error {
@@ -40,4 +41,4 @@ var busyPeer = goPeer{"busy", "busy process", "", map[string]func(*worker) error
 	},
 }}
 
-var spun atomic.Uint64 // keeps the compiler from leaving the work out
+var spun atomic.Uint64 // so that the compiler does not remove the work

@@ -14,8 +14,8 @@ import (
 	"qshm/shm"
 )
 
-// The library itself, used as its users use it: its documented calls and nothing beneath them. Loops stand beside
-// the calls that they repeat, as those cost no more than a call through a func value would add.
+// qshmPeer is the library itself, by its documented calls. Each loop contains the calls that it repeats, because a call
+// through a func value would take as long as some of them.
 var qshmPeer = goPeer{us, us, "", map[string]func(*worker) error{
 	"lock":     qshmLock,
 	"contend":  qshmContend,
@@ -111,18 +111,19 @@ func qshmAttach(w *worker) error {
 		}
 		defer func() { _ = s.Close() }()
 	}
-	return comeAndGo(w, func() (*shm.Segment, error) { return shm.Attach(key) })
+	return benchDetach(w, func() (*shm.Segment, error) { return shm.Attach(key) })
 }
 
 func qshmCreate(w *worker) error {
 	key := w.arg("key")
-	return comeAndGo(w, func() (*shm.Segment, error) { return shm.Create(key, 4096) })
+	return benchDetach(w, func() (*shm.Segment, error) { return shm.Create(key, 4096) })
 }
 
-func comeAndGo(w *worker, come func() (*shm.Segment, error)) error {
+// benchDetach measures a call that makes an attachment, and its Detach.
+func benchDetach(w *worker, attach func() (*shm.Segment, error)) error {
 	return w.bench(func(n int) error {
 		for range n {
-			s, err := come()
+			s, err := attach()
 			if err != nil {
 				return err
 			}
@@ -134,8 +135,8 @@ func comeAndGo(w *worker, come func() (*shm.Segment, error)) error {
 	})
 }
 
-// qshmCrowd keeps n attachments. It makes twice as many and detaches every other one: the kernel would put the locks of
-// neighbours together to one, as if they were few.
+// qshmCrowd keeps n attachments. It makes twice as many and detaches every other one, because the kernel merges the locks
+// of adjacent slots into one.
 func qshmCrowd(w *worker) error {
 	n := w.number("n", 1)
 	all := make([]*shm.Segment, 2*n)
@@ -159,7 +160,7 @@ func qshmCrowd(w *worker) error {
 	return w.measure(func(int64) (figures, error) { return figures{N: int64(n)}, nil })
 }
 
-// qshmAsked finds out that somebody is attached: a segment in use cannot be created.
+// qshmAsked measures a Create that fails because the segment has attachments.
 func qshmAsked(w *worker) error {
 	key := w.arg("key")
 	return w.bench(func(n int) error {
@@ -172,7 +173,7 @@ func qshmAsked(w *worker) error {
 	})
 }
 
-// qshmQueue takes the lock, however long that takes, and keeps it until the end.
+// qshmQueue waits for the lock, and holds it until the end.
 func qshmQueue(w *worker) error {
 	s, err := w.open(4096)
 	if err != nil {
@@ -266,12 +267,22 @@ type talk struct {
 	now     func() int64
 }
 
-func newTalk(w *worker, s *shm.Segment) (*talk, error) {
+// openTalk opens a segment with a channel and room for size bytes after it.
+func openTalk(w *worker, size int) (*talk, error) {
+	s, err := w.open(channelSize + size)
+	if err != nil {
+		return nil, err
+	}
 	c, err := shm.Value[channel](s, 0)
-	return &talk{s: s, c: c, ctx: context.Background(), now: w.now}, err
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return &talk{s: s, c: c, ctx: context.Background(), now: w.now}, nil
 }
 
-// publish makes a change; Update wakes whoever waits for one.
+func (t *talk) close() { _ = t.s.Close() }
+
+// publish makes a change; Unlock wakes the process that waits for one.
 func (t *talk) publish(side int, v uint32) error {
 	if err := t.s.Lock(); err != nil {
 		return err
@@ -280,7 +291,7 @@ func (t *talk) publish(side int, v uint32) error {
 	return t.s.Unlock()
 }
 
-// await returns once the side's word is at least v. The version is read before the word: a change after that makes
+// await returns when the side's word is at least v. The version is read before the word: a change after that makes
 // Wait return at once.
 func (t *talk) await(side int, v uint32) error {
 	for {
@@ -295,15 +306,11 @@ func (t *talk) await(side int, v uint32) error {
 }
 
 func qshmPing(w *worker) error {
-	s, err := w.open(channelSize)
+	t, err := openTalk(w, 0)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = s.Close() }()
-	t, err := newTalk(w, s)
-	if err != nil {
-		return err
-	}
+	defer t.close()
 	mine := 1 - w.number("create", 0)
 	return w.measure(func(int64) (figures, error) {
 		var h hist
@@ -332,16 +339,12 @@ func qshmPing(w *worker) error {
 func qshmMove(w *worker) error {
 	size, slots, n, warm := w.number("size", 64), w.number("slots", 2), w.number("n", 100), w.number("warm", 2)
 	send, out := w.number("create", 0) == 1, w.number("copy", 0) == 1
-	s, err := w.open(channelSize + size*slots)
+	t, err := openTalk(w, size*slots)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = s.Close() }()
-	t, err := newTalk(w, s)
-	if err != nil {
-		return err
-	}
-	data, buf := s.Data()[channelSize:], make([]byte, size)
+	defer t.close()
+	data, buf := t.s.Data()[channelSize:], make([]byte, size)
 	for i := range buf {
 		buf[i] = 1
 	}
@@ -359,7 +362,7 @@ func qshmMove(w *worker) error {
 						return figures{}, err
 					}
 				}
-				// The slot is the sender's until it says otherwise: filling it needs no lock.
+				// Until publish, only the sender uses the slot: filling it needs no lock.
 				mark(buf, int64(i))
 				copy(slot, buf)
 				if err := t.publish(0, uint32(i)); err != nil {
@@ -404,7 +407,7 @@ func mallocs() uint64 {
 	return m.Mallocs
 }
 
-// qshmAllocs counts the heap allocations of what must not have any.
+// qshmAllocs counts the heap allocations of calls that must not allocate.
 func qshmAllocs(w *worker) error {
 	s, err := shm.Create(w.arg("key"), 4096)
 	if err != nil {
@@ -431,7 +434,7 @@ func qshmAllocs(w *worker) error {
 		var f figures
 		if w.arg("what") == "wait" {
 			n = 1000 // each takes as long as a change
-			// Only a wait that sleeps tells: somebody else makes the changes, and takes time over each.
+			// Another goroutine makes the changes, so slowly that Wait sleeps.
 			go func() {
 				for ctx.Err() == nil {
 					_ = s.Lock()
@@ -448,7 +451,7 @@ func qshmAllocs(w *worker) error {
 				return f, err
 			}
 		}
-		// A few of the runtime's own come between now and then; one per operation would be as many as those.
+		// The runtime allocates now and then too: less often than once in ten operations.
 		f.Alloc = float64((mallocs() - before) / uint64(n/10) / 10)
 		return f, nil
 	})

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// semop is what QSharedMemory's SysV backend locks with: one semaphore, taken and given back with SEM_UNDO, so that
-// the kernel gives it back for a process that dies.
+// semopPeer is the lock of QSharedMemory's SysV backend: one semaphore with SEM_UNDO, which the kernel releases when its
+// process dies.
 var semopPeer = goPeer{"semop", "SysV semop", "", lockOps(openSemaphore)}
 
 type semaphore struct{ id uintptr }

@@ -4,24 +4,20 @@ package main
 
 import "fmt"
 
-// spinPeer is the least that handing over a message can cost where both sides run: one
-// slot and a word, and a reader that does nothing but look.
+// spinPeer shows the least time that a message takes between two running processes: there
+// is one slot and a word, on which the reader spins.
 var spinPeer = goPeer{"spin", "spinning reader, one slot", "", map[string]func(*worker) error{
-	"messages": func(w *worker) error { return spinning(w) },
+	"messages": spinMessages,
 }}
 
-func spinning(w *worker) error {
+func spinMessages(w *worker) error {
 	size := w.number("size", 64)
-	s, err := w.open(channelSize + size)
+	t, err := openTalk(w, size)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = s.Close() }()
-	t, err := newTalk(w, s)
-	if err != nil {
-		return err
-	}
-	slot, b := s.Data()[channelSize:], make([]byte, size)
+	defer t.close()
+	slot, b := t.s.Data()[channelSize:], make([]byte, size)
 	n, warm, send := w.number("n", 100), w.number("warm", 2), w.number("create", 0) == 1
 	there, back := &t.c.side[0].word, &t.c.side[1].word
 	return w.measure(func(int64) (figures, error) {

@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The streams: what a program uses that shares no memory. Plain blocking descriptors, not Go's poller, so that each
-// is at its best.
+// connection is a pipe, a Unix socket or a TCP connection, for programs that share no memory. The descriptors block:
+// Go's poller would slow them down.
 type connection struct {
 	in, out      int
-	path, second string // to be removed
+	path, second string // files to remove
 }
 
 var (
@@ -28,8 +28,8 @@ var (
 	tcpPeer  = goPeer{"tcp", "TCP loopback", "", streamOps(openTCP)}
 )
 
-// streamOps are the operations that a stream alone can do. The connection is made after the runner's go, as the
-// side that creates must be ready before the other one starts.
+// streamOps are the operations of a connection. It is made when the runner says go, because the side that creates must be
+// ready before the other one starts.
 func streamOps(open func(path string, create bool) (connect func() (*connection, error), err error)) map[string]func(*worker) error {
 	with := func(body func(*worker, *connection) (figures, error)) func(*worker) error {
 		return func(w *worker) error {
@@ -154,8 +154,8 @@ func openPipe(path string, create bool) (func() (*connection, error), error) {
 			}
 		}
 	}
-	// Opening for both reading and writing never waits for the other side, and done here, before anybody writes,
-	// it keeps what is in the pipe when the writer is done first.
+	// Opening for reading and writing does not wait for the other side. Opened before the first write, the pipe keeps
+	// what is in it when the writer ends first.
 	forth, err := unix.Open(names[0], unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err

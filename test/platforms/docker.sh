@@ -34,7 +34,7 @@ compose() {
 	(cd "$work" && QSHM_TEST_IMAGE=$name $composer --project-name "$name" --file compose.yaml "$@")
 }
 
-# start runs the peer in the background, so that a killed peer has ended when slay returns.
+# start runs the peer in the background, so that a killed peer has ended when kill_peer returns.
 start() {
 	peer=$1
 	shift
@@ -44,13 +44,13 @@ start() {
 	docker logs --follow "$name-$peer" >"$work/$peer.log" 2>&1 &
 }
 
-finish() {
+await_end() {
 	[ "$(docker wait "$name-$1")" = 0 ]
 }
 
-slay() { docker kill --signal KILL "$name-$1" >/dev/null && docker wait "$name-$1" >/dev/null; }
-pause() { docker kill --signal STOP "$name-$1" >/dev/null; }
-resume() { docker kill --signal CONT "$name-$1" >/dev/null; }
+kill_peer() { docker kill --signal KILL "$name-$1" >/dev/null && docker wait "$name-$1" >/dev/null; }
+stop_peer() { docker kill --signal STOP "$name-$1" >/dev/null; }
+continue_peer() { docker kill --signal CONT "$name-$1" >/dev/null; }
 
 cp "$root"/test/platforms/docker/* "$work/"
 (cd "$root" && CGO_ENABLED=0 go build -o "$work/peer" ./test/platforms/peer)
@@ -69,17 +69,17 @@ for volume in disk memory; do
 	scenario "a container is restarted, and finds the segment that another container has kept"
 	start a open=4096 write=before attached=2 until=after
 	start b attached=1 attach until=before write=after attached=1 attached=2 until=before detach
-	done_well a
+	await_success a
 	docker start "$name-a" >/dev/null
-	done_well b
-	slay a
+	await_success b
+	kill_peer a
 
 	if [ $volume = memory ]; then
 		scenario "the volume is full: create and grow report it, and what fits is made"
 		start a nospace=4000000 create=500000 write=x key=other nospace=900000 create=300000 nogrow=4000000 grow=400000 detach
-		done_well a
+		await_success a
 		start b create=900000 write=x detach empty
-		done_well b
+		await_success b
 	fi
 	docker rm --force "$name-watch" >/dev/null
 done

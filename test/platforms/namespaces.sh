@@ -27,11 +27,11 @@ trap 'exit 130' INT TERM HUP
 later="--time --monotonic 86400 --boottime 86400"
 unshare --fork $later true 2>/dev/null || later=
 
-# apart PEER COMMAND… runs the command in namespaces of its own, as another user if the setting has strangers.
-apart() {
+# in_namespaces PEER COMMAND… runs the command in namespaces of its own, as another user if the setting has several.
+in_namespaces() {
 	as='' user=''
 	case $setting in
-	*strangers*)
+	*several*)
 		case $1 in a) id=60001 ;; b) id=60002 ;; *) id=60003 ;; esac
 		as="setpriv --reuid=$id --regid=$id --clear-groups"
 		;;
@@ -47,10 +47,10 @@ apart() {
 start() {
 	peer=$1
 	shift
-	case $setting in *strangers*) set -- perm=0666 "$@" ;; esac
+	case $setting in *several*) set -- perm=0666 "$@" ;; esac
 	mkdir -p "$work/$peer"
 	# shellcheck disable=SC2016
-	apart "$peer" sh -c '
+	in_namespaces "$peer" sh -c '
 		work=$1 peer=$2 && shift 2 &&
 		hostname "qshm-$peer" &&
 		mount -t tmpfs tmpfs /dev/shm &&
@@ -63,27 +63,27 @@ start() {
 
 pid() { eval "echo \$pid_$1"; }
 
-finish() {
+await_end() {
 	wait "$(pid "$1")"
 }
 
-slay() {
+kill_peer() {
 	kill -9 "$(pid "$1")" # which kills the peer too: --kill-child
 	wait "$(pid "$1")" || true
 }
 
-# inner prints the process id of the peer itself, which is the child of unshare.
-inner() { cat "/proc/$(pid "$1")/task/$(pid "$1")/children"; }
-pause() { kill -STOP "$(inner "$1")"; }
-resume() { kill -CONT "$(inner "$1")"; }
+# inner_pid prints the process id of the peer itself, which is the child of unshare.
+inner_pid() { cat "/proc/$(pid "$1")/task/$(pid "$1")/children"; }
+stop_peer() { kill -STOP "$(inner_pid "$1")"; }
+continue_peer() { kill -CONT "$(inner_pid "$1")"; }
 
 ran=0
-for setting in "namespaces" "user namespaces too" "strangers in user namespaces"; do
-	if ! (apart a true) 2>/dev/null; then
+for setting in "namespaces" "user namespaces too" "several users in user namespaces"; do
+	if ! (in_namespaces a true) 2>/dev/null; then
 		echo "$setting: not allowed here"
 		continue
 	fi
-	case $setting in *strangers*) mkdir -m 0777 "$work/store" ;; *) mkdir -m 0700 "$work/store" ;; esac
+	case $setting in *several*) mkdir -m 0777 "$work/store" ;; *) mkdir -m 0700 "$work/store" ;; esac
 	scenarios
 	rm -rf "$work/store"
 	ran=$((ran + 1))
@@ -95,5 +95,5 @@ if [ $# -gt 0 ]; then
 	[ "$(id -u)" = 0 ] || setting="user namespaces"
 	echo "$setting: go test $*"
 	# shellcheck disable=SC2016
-	(apart a sh -c 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec go test "$@"' sh "$@")
+	(in_namespaces a sh -c 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec go test "$@"' sh "$@")
 fi

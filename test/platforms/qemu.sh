@@ -37,9 +37,9 @@ esac
 # runs reports whether the kernel can run the processor's programs.
 runs() { "$work/hello" >/dev/null 2>&1; }
 
-# teach registers the rule of the Debian package (its flag F makes it work in chroots and other mount namespaces),
+# register registers the rule of the Debian package (its flag F makes it work in chroots and other mount namespaces),
 # under a name of this run's own, so that runs do not remove each other's rules.
-teach() {
+register() {
 	need "qemu-$qemu-static" qemu-user-static
 	rule=/usr/lib/binfmt.d/qemu-$qemu.conf
 	[ -e "$rule" ] || skip "no binfmt_misc rule for $arch ($rule)"
@@ -66,7 +66,7 @@ if ! runs || [ -n "$(ls $binfmt 2>/dev/null | grep "^qshm-$arch-")" ]; then
 		unshare --user --map-root-user --mount "$self" --in-namespace "$arch" "$@"
 		exit
 	fi
-	teach
+	register
 fi
 
 # Under qemu 7.2, one of some 1,500 garbage collections hangs when it stops the world, also in a program that does

@@ -21,7 +21,7 @@ namespace bip = boost::interprocess;
 
 static bool robust; // the variant
 
-// Boost's robust mutex is an emulation: it tries, yields, and looks whether the owner's lock file is still locked.
+// Boost emulates a robust mutex: it tries, yields, and checks whether the owner's lock file is still locked.
 typedef bip::ipcdetail::robust_spin_mutex<bip::ipcdetail::spin_mutex> robust_mutex;
 
 struct header {

@@ -1,6 +1,5 @@
-/* The floor of attaching and creating: the file and the kernel locks that qshm has for a segment, by system calls
- * alone. One file; an flock while it is made, found or removed, and a record lock far beyond its end for each slot.
- * What C opens once, qshm opens twice. */
+/* The bare system calls of attaching and creating: one file, an flock while it is created, opened or removed, and a
+ * record lock far beyond its end for each slot, as in qshm. This program opens the file once, qshm opens it twice. */
 #include <sys/file.h>
 #include <sys/resource.h>
 
@@ -50,7 +49,7 @@ static void seg_open(struct seg *s, const char *key, size_t size, int create) {
 	if (create) memset(s->data, 1, 600); /* the header */
 	else if (s->data[0] != 1 || !anybody_else(s->fd)) fail("attach", "nobody is attached");
 	static int attached;
-	/* One of its own, without a table to look in: a process keeps its first at most. */
+	/* Only one slot for the process itself, because there is no table of slots: it keeps at most its first. */
 	s->slot = create ? 0 : getpid() % 4096 * 256 + (attached++ ? 2 + attached % 254 : 1);
 	record_lock(s->fd, F_OFD_SETLK, F_WRLCK, s->slot, 1);
 	must(flock(s->fd, LOCK_UN), "unlock");

@@ -1,5 +1,5 @@
-/* The floor: a bare futex, nothing around it. A wake is a system call each time, as no waiters are counted.
- * Also the C library's memcpy within one process, which moving memory across is compared with. */
+/* A bare futex. Each wake is a system call, because waiters are not counted. Also the C library's memcpy within one
+ * process, with which moving memory between processes is compared. */
 #include <linux/futex.h>
 #include <sys/syscall.h>
 

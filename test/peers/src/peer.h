@@ -1,12 +1,12 @@
-/* What every peer program shares: the command line, the clock, the way figures are printed.
+/* What all peer programs have in common: the command line, the clock, and how figures are printed.
  *
  *   peer info                      prints one JSON line per variant: its name and the operations it can do
  *   peer VARIANT OP NAME=VALUE...  does one operation
  *
  * A worker sets up, prints {"ready":true}, and waits for a line on its standard input holding the time (on
  * CLOCK_MONOTONIC, in nanoseconds) at which to begin, so that several start at once. It then works, prints one
- * line of figures, and waits for the end of its input before it tears down: so nobody's memory goes while
- * another worker still uses it, and when the runner dies every worker cleans up.
+ * line of figures, and waits for the end of its input before it tears down. So no memory is destroyed while
+ * another worker uses it, and every worker cleans up when the runner dies.
  */
 #ifndef PEER_H
 #define PEER_H
@@ -67,8 +67,7 @@ static void wait_for_end(void) {
 	while (getchar() != EOF) {}
 }
 
-/* A histogram of nanoseconds: exact below 64, then 32 steps for each power of two (3 % wide). The runner
- * (hist.go) counts the same way. */
+/* A histogram of nanoseconds: exact below 64, then 32 buckets for each power of two (3 % wide), as in hist.go. */
 #define HIST_BUCKETS 2048
 struct hist {
 	int64_t n, max;
@@ -103,7 +102,7 @@ static int by_value(const void *a, const void *b) {
 	return (d > 0) - (d < 0);
 }
 
-/* The pace at which payloads come in: the median time of a lap of so many payloads, for one of them. */
+/* How fast payloads arrive: the median time of laps of several payloads, for one of them. */
 struct pace {
 	double *lap;
 	long laps, length, in;
@@ -124,8 +123,8 @@ static double pace_median(struct pace *p) {
 	return p->lap[p->laps / 2];
 }
 
-/* Repeats op for ms milliseconds in batches of about 50 us and prints the median batch's time per operation:
- * being preempted spoils a few batches and not the figure. */
+/* Repeats op for ms milliseconds in batches of about 50 us, and prints the median of their times per operation:
+ * preemption lengthens a few batches, and does not change the median. */
 #define BATCHES 65536
 ALWAYS_INLINE void bench(long ms, void (*op)(void *), void *ctx) {
 	static double per[BATCHES];
@@ -138,10 +137,10 @@ ALWAYS_INLINE void bench(long ms, void (*op)(void *), void *ctx) {
 		n += batch;
 		if (t - t0 < 50000 && batch < (1 << 20)) {
 			batch *= 2;
-			batches = 0; /* the short batches before were for finding the size */
+			batches = 0; /* the batches were too short */
 		}
 		if (batches < BATCHES) per[batches++] = (double)(t - t0) / (double)batch;
-		if (batches == 1 && t - t0 < 50000) batches = 0; /* that one was half the new size */
+		if (batches == 1 && t - t0 < 50000) batches = 0; /* the first batch was half as large as the next */
 	}
 	if (batches == 0) per[batches++] = (double)(t - begin) / (double)n;
 	qsort(per, batches, sizeof per[0], by_value);

@@ -8,14 +8,14 @@
  *   seg_await(s, side, word, v)               if HAS_NOTIFY: returns once the word is at least v
  *   peer_info()                               prints the variants
  *
- * `side` is 0 for what the first process says to the second, 1 for the way back.
+ * `side` is 0 for the direction from the first process to the second, 1 for the other direction.
  */
 #ifndef PEER_OPS_H
 #define PEER_OPS_H
 
 #include "peer.h"
 
-/* Stands at the start of the data while two processes talk to each other. */
+/* At the start of the data, while two processes exchange changes or payloads. */
 struct channel {
 	uint32_t word[2][32]; /* each side's counter, on cache lines of its own */
 	int64_t stamp[2][16];
@@ -37,13 +37,13 @@ static void do_lock(void) {
 	seg_close(&s);
 }
 
-/* The short section that is contended for: eight counters, one cache line. */
+/* What the lock guards: eight counters in one cache line. */
 ALWAYS_INLINE void section(volatile uint64_t *d) {
 	for (int i = 0; i < 8; i++) d[i] = d[i] + 1;
 }
 
-/* Reading the clock costs as much as a lock, and more in some languages than in others: so only each 16th turn is
- * timed. The longest wait is that of all turns nevertheless, as it shows between two readings. */
+/* Only each 16th turn is timed, because reading the clock takes as long as a lock. The longest wait is that of all
+ * turns: it shows between two readings of the clock. */
 #define TURNS_PER_TIMING 16
 
 static void do_contend(void) {
@@ -80,7 +80,7 @@ static void do_contend(void) {
 	seg_close(&s);
 }
 
-/* Takes the lock, however long that takes, and keeps it until the end. */
+/* Waits for the lock, and holds it until the end. */
 static void do_queue(void) {
 	static struct seg s;
 	seg_open(&s, arg("key", ""), 4096, number("create", 0));
@@ -106,7 +106,7 @@ static void op_update(void *p) {
 	seg_unlock(c->s);
 }
 
-/* A peer has no other consistent read than this: a copy under the lock. */
+/* A peer has no other consistent copy than one with the lock held. */
 static void op_snapshot(void *p) {
 	struct copy *c = (struct copy *)p;
 	seg_lock(c->s);
@@ -126,7 +126,7 @@ static void do_copy(void (*op)(void *)) {
 }
 #endif
 
-/* Keeps n segments (key-0, key-1, ...), or one attachment, until told to end. */
+/* Keeps n segments (key-0, key-1, ...), or one attachment, until the end of its input. */
 static void do_hold(void) {
 	long n = number("n", 0), count = n ? n : 1;
 	struct seg *all = (struct seg *)calloc(count, sizeof *all);

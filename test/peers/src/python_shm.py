@@ -8,7 +8,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 
 # Before 3.13 every attachment also tells a tracker process, which then destroys the segment under its other
-# users. Whoever uses this for real switches that off, and is measured without it.
+# users. Programs that need shared memory to last switch the tracker off, and so does this one.
 resource_tracker.register = resource_tracker.unregister = lambda name, rtype: None
 
 

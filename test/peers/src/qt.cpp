@@ -1,6 +1,6 @@
 // Qt's QSharedMemory: the SysV backend, the POSIX one where Qt has a choice (6.6 and later), and for changes both
-// what a QSharedMemory user does (look each 200 ms) and what Qt could do (a QSystemSemaphore for each direction).
-#define QT_NO_KEYWORDS // Qt would take "slots" from us
+// what a user of QSharedMemory does (poll every 200 ms) and what Qt could do (a QSystemSemaphore for each direction).
+#define QT_NO_KEYWORDS // "slots" is a variable here
 #include <QtCore/QSharedMemory>
 #include <QtCore/QSystemSemaphore>
 #if QT_VERSION >= QT_VERSION_CHECK(6, 6, 0)
@@ -15,7 +15,7 @@
 #define HAS_NOTIFY
 
 static bool posix, polling; // the variant
-static bool talking;        // whether this operation wants semaphores beside the memory
+static bool talking;        // whether this operation needs semaphores beside the memory
 
 struct seg {
 	char *data;
@@ -52,7 +52,7 @@ static void seg_open(seg *s, const char *key, size_t size, int create) {
 		}
 }
 
-// SysV's memory goes with the last one that detaches. POSIX's stays: Qt leaves it to its users to remove it.
+// The last detach destroys SysV memory. POSIX memory stays, and Qt does not remove it.
 static void destroy(QSharedMemory *memory) {
 	QByteArray name;
 	if (posix) name = memory->nativeKey().toUtf8();
@@ -90,8 +90,8 @@ static void seg_await(seg *s, int side, uint32_t *word, uint32_t v) {
 
 #include "peer_ops.h"
 
-// Takes away what a worker left that had to be killed. Its lock may be held for ever: making the semaphore anew frees
-// it, and its owner, which we then are, removes it at the end.
+// Removes what a killed worker has left. Its lock may be held for ever: creating the semaphore anew releases it, and
+// makes this process its owner, which removes it at the end.
 static void clean() {
 	QString key = QString::fromUtf8(arg("key", ""));
 	QSystemSemaphore lock(native(key), 1, QSystemSemaphore::Create);

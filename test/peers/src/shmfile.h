@@ -1,4 +1,4 @@
-/* A POSIX shared memory object, for the peers that have to bring their own: shm_open and mmap. */
+/* A POSIX shared memory object, by shm_open and mmap, for peers that have no memory of their own. */
 #ifndef SHMFILE_H
 #define SHMFILE_H
 

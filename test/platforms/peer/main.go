@@ -66,10 +66,10 @@ var steps = []step{
 	{"last-is", "TEXT: wait until the last 8 bytes are that", (*peer).lastIs},
 	{"add", "N: increment the counter N times, with the lock held", (*peer).add},
 	{"sum", "N: wait until the counter is N", (*peer).sum},
-	{"rally", "ROUNDSxPEERS: in each round, open a new key at the same time as the other peers, and share it with all", (*peer).rally},
+	{"openatonce", "ROUNDSxPEERS: in each round, open a new key at the same time as the other peers, and share it with all", (*peer).openAtOnce},
 	{"hold", "do nothing until killed", (*peer).hold},
 	{"detach", "", (*peer).detach},
-	{"gone", "the key has no segment", (*peer).gone},
+	{"missing", "the key has no segment", (*peer).missing},
 	{"empty", "the store contains no file after a Sweep", (*peer).empty},
 }
 
@@ -119,10 +119,10 @@ func (p *peer) create(arg string) error {
 func (p *peer) noSpace(arg string) error {
 	err := p.create(arg)
 	if !errors.Is(err, shm.ErrNoSpace) {
-		return fmt.Errorf("create: %v", err)
+		return fmt.Errorf("create: %v, want %v", err, shm.ErrNoSpace)
 	}
 	fmt.Println(err)
-	return p.gone("")
+	return p.missing("")
 }
 
 func (p *peer) grow(arg string) error {
@@ -137,7 +137,7 @@ func (p *peer) noGrow(arg string) error {
 	before := p.seg.Size()
 	err := p.grow(arg)
 	if !errors.Is(err, shm.ErrNoSpace) || p.seg.Size() != before {
-		return fmt.Errorf("grow: %v; %d bytes, then %d", err, before, p.seg.Size())
+		return fmt.Errorf("grow: %v, want %v; %d bytes, then %d", err, shm.ErrNoSpace, before, p.seg.Size())
 	}
 	fmt.Println(err)
 	return nil
@@ -179,7 +179,7 @@ func (p *peer) info(ok func(shm.Info) bool) error {
 		case err != nil && !errors.Is(err, shm.ErrNotExist):
 			return err
 		case time.Now().After(deadline):
-			return fmt.Errorf("after %v it is still %+v, %v", patience, info, err)
+			return fmt.Errorf("after %v, Stat still reports %+v, %v", patience, info, err)
 		}
 	}
 }
@@ -196,7 +196,7 @@ func (p *peer) lock(arg string) error {
 
 func (p *peer) noLock(arg string) error {
 	if err := p.lock(arg); !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("lock: %v", err)
+		return fmt.Errorf("lock: %v, want %v", err, context.DeadlineExceeded)
 	}
 	return nil
 }
@@ -208,7 +208,7 @@ func (p *peer) busy(string) error {
 			return err
 		}
 		if got {
-			return errors.New("the lock was free")
+			return errors.New("TryLock took the lock, want it held by another peer")
 		}
 	}
 	return nil
@@ -216,7 +216,7 @@ func (p *peer) busy(string) error {
 
 func (p *peer) abandoned(arg string) error {
 	if got := strconv.FormatBool(p.seg.Abandoned()); got != arg {
-		return errors.New(got)
+		return fmt.Errorf("abandoned is %s, want %s", got, arg)
 	}
 	return nil
 }
@@ -296,7 +296,7 @@ func (p *peer) look(done func(data []byte) (seen string, ok bool)) error {
 	}
 }
 
-func (p *peer) rally(arg string) error {
+func (p *peer) openAtOnce(arg string) error {
 	var rounds, peers int
 	if _, err := fmt.Sscanf(arg, "%dx%d", &rounds, &peers); err != nil {
 		return err
@@ -326,10 +326,10 @@ func (p *peer) hold(string) error {
 
 func (p *peer) detach(string) error { return p.seg.Detach() }
 
-func (p *peer) gone(string) error {
+func (p *peer) missing(string) error {
 	info, err := shm.Stat(p.key, p.opts...)
 	if !errors.Is(err, shm.ErrNotExist) {
-		return fmt.Errorf("stat: %+v, %v", info, err)
+		return fmt.Errorf("stat: %+v, %v, want %v", info, err, shm.ErrNotExist)
 	}
 	return nil
 }
@@ -347,7 +347,7 @@ func (p *peer) empty(string) error {
 		return err
 	})
 	if len(left) > 0 {
-		return fmt.Errorf("it contains %q", left)
+		return fmt.Errorf("the store contains %q, want nothing", left)
 	}
 	return err
 }

@@ -45,8 +45,8 @@ func start(t *testing.T, steps ...string) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // if the test has failed, it shows the output of all peers
-		p.slay()
-		for p.heard() {
+		p.kill()
+		for p.nextLine() {
 		}
 		if t.Failed() {
 			t.Log(strings.Join(p.seen, "\n"))
@@ -61,8 +61,8 @@ func start(t *testing.T, steps ...string) *process {
 	return p
 }
 
-// heard waits for the next line that the peer reports.
-func (p *process) heard() bool {
+// nextLine waits for the next line that the peer prints, and reports whether there is one.
+func (p *process) nextLine() bool {
 	line, ok := <-p.lines
 	if ok {
 		p.seen = append(p.seen, line)
@@ -70,28 +70,28 @@ func (p *process) heard() bool {
 	return ok
 }
 
-// says waits until the peer has taken the step.
-func (p *process) says(step string) {
+// awaitStep waits until the peer has taken the step.
+func (p *process) awaitStep(step string) {
 	p.t.Helper()
-	for p.heard() {
+	for p.nextLine() {
 		if strings.Contains(p.seen[len(p.seen)-1], step+": ok") {
 			return
 		}
 	}
-	p.t.Fatalf("no %q", step)
+	p.t.Fatalf("the peer has ended without the step %q", step)
 }
 
-// finish waits until the peer has taken all its steps.
-func (p *process) finish() {
+// awaitEnd waits until the peer has taken all its steps.
+func (p *process) awaitEnd() {
 	p.t.Helper()
-	for p.heard() {
+	for p.nextLine() {
 	}
 	if err := p.cmd.Wait(); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-func (p *process) slay() {
+func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
 }
@@ -100,18 +100,18 @@ func TestSharesInBothDirectionsAndLeavesNothing(t *testing.T) {
 	store(t)
 	a := start(t, "create=4096", "attached=2", "write=from-a", "until=from-b", "detach")
 	b := start(t, "attached=1", "attach", "until=from-a", "write=from-b", "detach")
-	a.finish()
-	b.finish()
-	start(t, "gone", "empty").finish()
+	a.awaitEnd()
+	b.awaitEnd()
+	start(t, "missing", "empty").awaitEnd()
 }
 
 func TestGrownSegmentIsSeenByOthers(t *testing.T) {
 	store(t)
 	a := start(t, "create=10", "attached=2", "grow=100000", "last=from-a", "until=done", "detach")
 	b := start(t, "attached=1", "attach", "last-is=from-a", "write=done", "detach")
-	a.finish()
-	b.finish()
-	start(t, "gone", "empty").finish()
+	a.awaitEnd()
+	b.awaitEnd()
+	start(t, "missing", "empty").awaitEnd()
 }
 
 func TestLockExcludes(t *testing.T) {
@@ -121,9 +121,9 @@ func TestLockExcludes(t *testing.T) {
 		peers = append(peers, start(t, "open=4096", "attached=3", "add=1000", "sum=3000", "detach"))
 	}
 	for _, p := range peers {
-		p.finish()
+		p.awaitEnd()
 	}
-	start(t, "gone", "empty").finish()
+	start(t, "missing", "empty").awaitEnd()
 }
 
 func TestWaiterTakesOverFromAKilledOwner(t *testing.T) {
@@ -131,30 +131,30 @@ func TestWaiterTakesOverFromAKilledOwner(t *testing.T) {
 	a := start(t, "create=4096", "write=first", "lock=1s", "hold")
 	b := start(t, "attached=1", "attach", "owned", "busy", "lock=20s", "abandoned=true", "attached=1", "unlock",
 		"write=second", "until=third", "detach")
-	b.says("busy")
-	a.slay()
-	b.says("unlock") // after it has counted the attachments
-	start(t, "attached=1", "attach", "until=second", "write=third", "detach").finish()
-	b.finish()
-	start(t, "gone", "empty").finish()
+	b.awaitStep("busy")
+	a.kill()
+	b.awaitStep("unlock") // after it has counted the attachments
+	start(t, "attached=1", "attach", "until=second", "write=third", "detach").awaitEnd()
+	b.awaitEnd()
+	start(t, "missing", "empty").awaitEnd()
 }
 
 func TestFirstCreateWorksAfterAllProcessesWereKilled(t *testing.T) {
 	store(t)
 	a := start(t, "create=4096", "lock=1s", "hold")
-	a.says("lock=1s")
-	a.slay()
-	start(t, "create=8192", "lock=1s", "abandoned=false", "unlock", "detach", "gone", "empty").finish()
+	a.awaitStep("lock=1s")
+	a.kill()
+	start(t, "create=8192", "lock=1s", "abandoned=false", "unlock", "detach", "missing", "empty").awaitEnd()
 }
 
 func TestProcessesThatOpenAtOnceShareOneSegment(t *testing.T) {
 	store(t)
 	var peers []*process
 	for range 4 {
-		peers = append(peers, start(t, "rally=100x4"))
+		peers = append(peers, start(t, "openatonce=100x4"))
 	}
 	for _, p := range peers {
-		p.finish()
+		p.awaitEnd()
 	}
-	start(t, "empty").finish()
+	start(t, "empty").awaitEnd()
 }

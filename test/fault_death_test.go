@@ -29,18 +29,18 @@ import (
 // Each scenario runs once to list the steps that the victim reaches, and then once for
 // each of these steps: the victim dies just before it.
 
-// scene is the setting of a scenario.
+// A scene is what a scenario needs and leaves.
 type scene struct {
 	*testing.T
 	st        *store
-	bystander *proc       // a process that lives on
-	kept      *attachment // of the bystander to "k", if it has one
-	removed   bool        // "k" is removed; the bystander stays attached
-	victim    func() *proc
+	bystander *proc        // a process that lives on, or nil
+	kept      *attachment  // of the bystander to "k", or nil
+	removed   bool         // "k" is removed; the bystander stays attached
+	victim    func() *proc // starts the victim
 }
 
-// scenario is a sequence of calls of the victim and others. play returns when the
-// victim has exited or died.
+// A scenario is a sequence of calls of the victim and others. play returns when the victim
+// has exited or died.
 type scenario struct {
 	name string
 	play func(sc *scene)
@@ -52,7 +52,7 @@ func (sc *scene) attachBystander() {
 	sc.kept.poke(8, "mark")
 }
 
-// leaveGarbage makes a segment whose only process was killed while it held the lock.
+// leaveGarbage makes a segment whose only process is killed while it holds the lock.
 func (sc *scene) leaveGarbage(k string) {
 	p := sc.st.start()
 	s := p.create(k, 32)
@@ -61,83 +61,82 @@ func (sc *scene) leaveGarbage(k string) {
 	p.kill()
 }
 
-// fragile makes calls until the process dies in one of them.
-type fragile struct {
+// A victimProc makes calls until its process dies in one of them.
+type victimProc struct {
 	p    *proc
 	dead bool
 }
 
-func (f *fragile) do(r request) answer {
-	f.p.t.Helper()
-	if f.dead {
+func (v *victimProc) do(r request) answer {
+	v.p.t.Helper()
+	if v.dead {
 		return answer{}
 	}
-	a, err := f.p.try(r)
+	a, err := v.p.try(r)
 	switch {
 	case errors.Is(err, errEnded):
-		f.dead = true
+		v.dead = true
 	case err != nil:
-		f.p.t.Errorf("the victim's %s: %v", r.Op, err)
+		v.p.t.Errorf("the victim's %s: %v, want success or the end of the process", r.Op, err)
 	}
 	return a
 }
 
-func (f *fragile) on(handle string, ops ...string) {
-	f.p.t.Helper()
+func (v *victimProc) on(handle string, ops ...string) {
+	v.p.t.Helper()
 	for _, op := range ops {
-		f.do(request{Op: op, Handle: handle, Data: []byte("x"), N: 16, Timeout: patience})
+		v.do(request{Op: op, Handle: handle, Data: []byte("x"), N: 16, Timeout: patience})
 	}
 }
 
-func (f *fragile) segment(op string, o ...opts) string {
-	f.p.t.Helper()
+func (v *victimProc) segment(op string, o ...opts) string {
+	v.p.t.Helper()
 	r := request{Op: op, Key: key("k"), N: 64}
 	r.options(o)
-	return f.do(r).Handle
+	return v.do(r).Handle
 }
 
-// end detaches everything and exits, so that the steps of detaching are among those
-// that the victim reaches.
-func (f *fragile) end() {
-	f.do(request{Op: "closeall"})
-	f.do(request{Op: "ping"})
-	if !f.dead {
-		f.p.exit()
+// end detaches everything and exits, so that the victim reaches the steps of detaching too.
+func (v *victimProc) end() {
+	v.do(request{Op: "closeall"})
+	v.do(request{Op: "ping"})
+	if !v.dead {
+		v.p.exit()
 	}
-	f.p.awaitEnd()
+	v.p.awaitEnd()
 }
 
 var scenarios = []scenario{
 	{"create and destroy", func(sc *scene) {
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		v.segment("create", opts{Perm: 0o660})
 		v.end()
 	}},
 	{"create over garbage", func(sc *scene) {
 		sc.leaveGarbage("k")
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		v.segment("create", opts{Max: 1000})
 		v.end()
 	}},
 	{"attach to garbage", func(sc *scene) {
 		sc.leaveGarbage("k")
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		if !v.dead {
 			_, err := v.p.try(request{Op: "attach", Key: key("k")})
 			if v.dead = errors.Is(err, errEnded); !v.dead && !errors.Is(err, shm.ErrNotExist) {
-				sc.Errorf("attach: %v", err)
+				sc.Errorf("Attach to garbage: %v, want %v", err, shm.ErrNotExist)
 			}
 		}
 		v.end()
 	}},
 	{"create with Init", func(sc *scene) {
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		v.segment("create", opts{Init: "initialised", ReadOnly: true})
 		v.end()
 	}},
 	{"grow", func(sc *scene) {
 		sc.attachBystander()
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("attach")
 		v.do(request{Op: "grow", Handle: h, N: 9000})
 		v.do(request{Op: "grow", Handle: h, N: 50_000})
@@ -145,7 +144,7 @@ var scenarios = []scenario{
 	}},
 	{"attach and detach", func(sc *scene) {
 		sc.attachBystander()
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("attach")
 		v.on(h, "update", "writeat", "snapshot", "readat", "detach")
 		v.segment("attach", opts{ReadOnly: true})
@@ -153,7 +152,7 @@ var scenarios = []scenario{
 	}},
 	{"two attachments", func(sc *scene) {
 		sc.attachBystander()
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("open")
 		v.segment("attach", opts{ReadOnly: true})
 		v.on(h, "lock", "detach")
@@ -162,7 +161,7 @@ var scenarios = []scenario{
 	{"last to detach", func(sc *scene) {
 		p := sc.st.start()
 		s := p.create("k", 64)
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("attach")
 		s.detach()
 		v.on(h, "detach")
@@ -171,7 +170,7 @@ var scenarios = []scenario{
 	{"last live process to detach", func(sc *scene) {
 		p := sc.st.start()
 		s := p.create("k", 64)
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("attach")
 		s.lock()
 		p.kill()
@@ -185,7 +184,7 @@ var scenarios = []scenario{
 		p := sc.st.start()
 		p.attach("k").lock()
 		p.kill()
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("attach")
 		v.on(h, "lock", "unlock")
 		v.end()
@@ -197,25 +196,25 @@ var scenarios = []scenario{
 		waiting := sc.kept.begin(request{Op: "wait"})
 		sc.st.awaitWatcher("k")
 		p.kill()
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("attach")
 		v.on(h, "lock", "unlock")
 		v.end()
 		if sc.kept.lock(); sc.kept.version() != 0 {
-			waiting.must() // though the process that moved the version may have died before it woke the waiter
+			waiting.must() // even if the process that moved the version died before it woke the waiter
 		}
 		sc.kept.unlock()
 		waiting.must()
 	}},
 	{"wait for the lock", func(sc *scene) {
 		sc.attachBystander()
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("attach")
 		if !v.dead {
 			sc.kept.lock()
 			w := v.p.begin(request{Op: "lock", Handle: h})
 			for !w.done() && !v.p.hasEnded() && binary.NativeEndian.Uint64(sc.st.header("k")[wordOff:])&starvingBit == 0 {
-				time.Sleep(time.Millisecond) // until the victim waits or has died
+				time.Sleep(time.Millisecond) // until the victim is starving or has died
 			}
 			sc.kept.unlock()
 			_, err := w.outcome()
@@ -226,7 +225,7 @@ var scenarios = []scenario{
 	}},
 	{"unlock with waiters", func(sc *scene) {
 		sc.attachBystander()
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("attach")
 		v.on(h, "lock")
 		if !v.dead {
@@ -242,13 +241,13 @@ var scenarios = []scenario{
 	}},
 	{"notify", func(sc *scene) {
 		sc.attachBystander()
-		v := fragile{p: sc.victim()}
-		v.on(v.segment("attach"), "announce")
+		v := victimProc{p: sc.victim()}
+		v.on(v.segment("attach"), "notify")
 		v.end()
 	}},
 	{"wait for a change", func(sc *scene) {
 		sc.attachBystander()
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		h := v.segment("attach")
 		if !v.dead {
 			w := v.p.begin(request{Op: "wait", Handle: h})
@@ -264,13 +263,13 @@ var scenarios = []scenario{
 	{"remove", func(sc *scene) {
 		sc.attachBystander()
 		sc.removed = true
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		v.do(request{Op: "remove", Key: key("k")})
 		v.end()
 	}},
 	{"remove garbage", func(sc *scene) {
 		sc.leaveGarbage("k")
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		v.do(request{Op: "remove", Key: key("k")})
 		v.end()
 	}},
@@ -278,14 +277,14 @@ var scenarios = []scenario{
 		sc.attachBystander()
 		sc.leaveGarbage("one")
 		sc.leaveGarbage("two")
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		v.do(request{Op: "sweep"})
 		v.end()
 	}},
 	{"look", func(sc *scene) {
 		sc.attachBystander()
 		sc.leaveGarbage("one")
-		v := fragile{p: sc.victim()}
+		v := victimProc{p: sc.victim()}
 		v.do(request{Op: "stat", Key: key("k")})
 		v.do(request{Op: "list"})
 		v.end()
@@ -303,7 +302,7 @@ func (p *proc) hasEnded() bool {
 
 var allCalls = flag.Bool("fault.all", false, "after each death, try each call as the next one, instead of one in turn")
 
-// nextCalls are the calls that may be the first after the death.
+// nextCalls are the calls that another process may make first after the death.
 var nextCalls = []string{"create", "open", "attach", "remove", "sweep", "stat"}
 
 func TestDeathAtEachStep(t *testing.T) {
@@ -336,7 +335,7 @@ func TestDeathAtEachStep(t *testing.T) {
 	reached["remove_sibling"] = reached["remove_sibling"] || slotLocks() != lockfile.SiblingFiles
 	for _, step := range namedSteps(t) {
 		if !reached[step] {
-			t.Errorf("no scenario reaches the step %q", step)
+			t.Errorf("no scenario reaches the step %q of the source", step)
 		}
 	}
 }
@@ -378,7 +377,7 @@ func namedSteps(t *testing.T) []string {
 		}
 	}
 	if len(steps) == 0 {
-		t.Fatal("no steps in the source")
+		t.Fatal("the source has no fail points")
 	}
 	return steps
 }
@@ -412,7 +411,7 @@ func (sc *scene) wantKeyFree(p *proc, next string) {
 	switch next {
 	case "open":
 		if _, created := p.open("k", 48); !created {
-			sc.Error("Open has attached to garbage")
+			sc.Error("Open has attached to garbage, want it created")
 		}
 		return
 	case "attach":
@@ -429,15 +428,15 @@ func (sc *scene) wantKeyFree(p *proc, next string) {
 		if info, err := p.tryStat("k"); err != nil {
 			wantError(sc, err, shm.ErrNotExist)
 		} else if info.Status != shm.StatusDead || info.Attached != 0 {
-			sc.Errorf("stat: %+v", info)
+			sc.Errorf("Stat: %+v, want dead, and none attached", info)
 		}
 	}
 	s := p.create("k", 48)
 	if got := s.peek(0, 48); got != string(make([]byte, 48)) {
-		sc.Errorf("the new memory contains %q", got)
+		sc.Errorf("the new memory contains %q, want zeros", got)
 	}
 	if !s.tryLock() || s.abandoned() {
-		sc.Error("the lock of the new segment is taken or abandoned")
+		sc.Error("the lock of the new segment is taken or abandoned, want it free")
 	}
 }
 
@@ -446,7 +445,7 @@ func (sc *scene) wantBystanderAttached(p *proc, next string) {
 	info := sc.kept.info()
 	wantPIDs(sc.T, info, sc.bystander)
 	if got := sc.kept.peek(8, 4); got != "mark" {
-		sc.Errorf("the memory contains %q", got)
+		sc.Errorf("the memory contains %q, want %q", got, "mark")
 	}
 	free := sc.removed && info.Status != shm.StatusLive // or the victim died before it had removed the segment
 	switch next {
@@ -492,17 +491,17 @@ func (sc *scene) wantBystanderAttached(p *proc, next string) {
 	sc.kept.lock()
 	sc.kept.unlock()
 	if got := sc.kept.read(8, 4); got != "mark" {
-		sc.Errorf("the memory contains %q", got)
+		sc.Errorf("the memory contains %q, want %q", got, "mark")
 	}
 	if info := sc.kept.info(); info.Status == shm.StatusDead {
-		sc.Errorf("info of an attached segment: %+v", info)
+		sc.Errorf("Info of an attached segment: %+v, want it live or removed", info)
 	}
 	if free {
 		return
 	}
 	sc.kept.grow(60_000)
 	if got := sc.kept.peek(59_990, 10); sc.kept.size() != 60_000 || got != string(make([]byte, 10)) {
-		sc.Errorf("grown to %d bytes, the last ones are %q", sc.kept.size(), got)
+		sc.Errorf("Grow to 60000 bytes: the size is %d, and the last bytes are %q, want zeros", sc.kept.size(), got)
 	}
 }
 

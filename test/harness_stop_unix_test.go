@@ -8,21 +8,26 @@ import (
 	"time"
 )
 
-// stop stops the process, which is alive and does nothing then. It is stopped when stop
-// returns.
+// Stopping and continuing the processes of a test.
+
+// stop stops the process, which stays alive and does nothing. When stop returns, every
+// thread of it is stopped.
 func (p *proc) stop() {
 	p.t.Helper()
 	if p.pid != p.cmd.Process.Pid {
 		p.t.Skip("a process that a wrapper has started cannot be stopped")
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		p.t.Fatal(err)
-	}
-	// Not by Wait, which waits for the end of a process only.
-	for end := time.Now().Add(patience); !isStopped(p.pid); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			p.t.Fatalf("process %d does not stop", p.pid)
+	must(p.t, p.cmd.Process.Signal(syscall.SIGSTOP))
+	var status syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(p.pid, &status, syscall.WUNTRACED, nil)
+		if err == syscall.EINTR {
+			continue
 		}
+		if err != nil || !status.Stopped() {
+			p.t.Fatalf("process %d was not stopped: status %#x, %v", p.pid, status, err)
+		}
+		return
 	}
 }
 
@@ -31,7 +36,7 @@ func (p *proc) cont() { p.cmd.Process.Signal(syscall.SIGCONT) }
 
 // dump makes a process that hangs print its stacks.
 func (p *proc) dump() {
-	p.cmd.Process.Signal(syscall.SIGCONT)
+	p.cont()
 	p.cmd.Process.Signal(syscall.SIGQUIT)
 	select {
 	case <-p.ended:

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,18 +21,18 @@ import (
 	"qshm/shm"
 )
 
-// The test's side of its processes: starting them, telling them what to do, and
-// ending them. The child's side is child_test.go.
+// Starting the processes of a test, telling them what to call, and ending them. The calls
+// are in harness_calls_test.go, the side of the processes is in harness_child_test.go.
 
 const (
 	envChild = "QSHM_TEST_CHILD"
 	envExec  = "QSHM_TEST_EXEC"
 	envEmu   = "QSHM_TEST_EMULATOR" // set if the kernel starts the processes with an emulator
-	envSelf  = "QSHM_TEST_SELF"     // a copy of the test binary that others can reach
+	envSelf  = "QSHM_TEST_SELF"     // a copy of the test binary that another user can execute
 )
 
-// patience bounds every call that must end. No test is about it: a process that
-// exceeds it hangs, and prints its stacks.
+// patience bounds every call that must end. No test depends on its length: a call that
+// takes longer hangs, and its process prints its stacks.
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
@@ -77,7 +75,8 @@ func newStoreIn(t testing.TB, dir string) *store {
 	return st
 }
 
-// sharedTemp makes a directory in memory, where stores usually are.
+// sharedTemp makes a directory in memory if the system has /dev/shm, where stores are by
+// default.
 func sharedTemp(t testing.TB) string {
 	t.Helper()
 	if info, err := os.Stat("/dev/shm"); err != nil || !info.IsDir() {
@@ -108,7 +107,7 @@ func (st *store) files() []string {
 }
 
 // wantFiles checks that the store contains one file for each of the keys and nothing
-// else, but for sibling files of these segments where slot locks are sibling files.
+// else. Where slot locks are sibling files, the segments may have such files too.
 func (st *store) wantFiles(keys ...string) {
 	st.t.Helper()
 	var want []string
@@ -121,7 +120,7 @@ func (st *store) wantFiles(keys ...string) {
 		return isSibling && slotLocks() == lockfile.SiblingFiles && slices.Contains(want, segment+keymap.Suffix)
 	})
 	if !slices.Equal(got, want) {
-		st.t.Errorf("in the store: %q, want %q", got, want)
+		st.t.Errorf("the store contains %q, want %q", got, want)
 	}
 }
 
@@ -137,7 +136,7 @@ var slotLocks = sync.OnceValue(func() lockfile.Kind {
 	return lockfile.KindFor(file)
 })
 
-// A proc is another process.
+// A proc is a process that a test has started.
 type proc struct {
 	t   testing.TB
 	st  *store
@@ -196,13 +195,26 @@ func (st *store) startAs(command, env []string) *proc {
 	if a, err := hello.outcome(); err == nil {
 		p.pid = a.N
 	} else {
-		t.Fatalf("a process did not start: %v\n%s", err, &p.stderr)
+		t.Fatalf("the process did not start: %v\n%s", err, &p.stderr)
 	}
 	return p
 }
 
-// needNative skips a test of what the kernel reports about a process, which an emulator
-// falsifies.
+// beginAtOnce begins a call in each process. The calls wait for the gates of their
+// processes, which it then opens.
+func beginAtOnce(procs []*proc, r func(i int) request) []*pending {
+	calls := make([]*pending, len(procs))
+	for i, p := range procs {
+		calls[i] = p.begin(r(i))
+	}
+	for _, p := range procs {
+		p.begin(request{Op: "go"})
+	}
+	return calls
+}
+
+// needNative skips a test of what the kernel reports about a process if an emulator runs
+// the processes.
 func needNative(t testing.TB) {
 	t.Helper()
 	if os.Getenv(envExec) != "" || os.Getenv(envEmu) != "" {
@@ -210,17 +222,13 @@ func needNative(t testing.TB) {
 	}
 }
 
-var self = func() func(t testing.TB) string {
-	find := sync.OnceValues(os.Executable)
-	return func(t testing.TB) string {
-		t.Helper()
-		path, err := find()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-}()
+// self returns the path of this test binary.
+func self(t testing.TB) string {
+	t.Helper()
+	path, err := os.Executable()
+	must(t, err)
+	return path
+}
 
 // program returns the program to start: the one that env names, or this test binary.
 func program(t testing.TB, env []string) string {
@@ -233,7 +241,7 @@ func program(t testing.TB, env []string) string {
 	return self(t)
 }
 
-// listen passes the answers on to the calls until the process ends.
+// listen hands each answer to its call, until the process ends.
 func (p *proc) listen(out io.Reader) {
 	lines := bufio.NewReader(out)
 	for {
@@ -310,7 +318,7 @@ func (p *proc) do(r request) answer {
 	return a
 }
 
-// A pending is a call in progress.
+// A pending is a call whose answer may not have come yet.
 type pending struct {
 	p      *proc
 	id     int
@@ -333,7 +341,7 @@ func (w *pending) outcome() (answer, error) {
 			w.got = &a
 		case <-time.After(patience):
 			w.p.dump()
-			w.p.t.Fatalf("process %d: %s hangs\n%s", w.p.pid, w.op, &w.p.stderr)
+			w.p.t.Fatalf("process %d: %s has not ended after %v\n%s", w.p.pid, w.op, patience, &w.p.stderr)
 		}
 	}
 	if w.got.Error != nil {
@@ -385,11 +393,12 @@ func (p *proc) awaitEnd() {
 	select {
 	case <-p.ended:
 	case <-time.After(patience):
-		p.t.Fatalf("process %d does not end", p.pid)
+		p.t.Fatalf("process %d has not ended after %v", p.pid, patience)
 	}
 }
 
-// finish ends the process at the end of the test: it exits by itself if it can.
+// finish lets the process exit by itself at the end of the test, and kills it if it does
+// not.
 func (p *proc) finish() {
 	p.mu.Lock()
 	p.in.Close()
@@ -406,244 +415,11 @@ func (p *proc) finish() {
 	}
 }
 
-// The calls of a process.
-
-func key(k string) []byte { return []byte(k) }
-
-func (p *proc) tryCreate(k string, size int, o ...opts) (*attachment, error) {
-	p.t.Helper()
-	s, _, err := p.attachBy(request{Op: "create", Key: key(k), N: size}, o)
-	return s, err
-}
-
-func (p *proc) create(k string, size int, o ...opts) *attachment {
-	p.t.Helper()
-	s, err := p.tryCreate(k, size, o...)
-	p.check("create", err)
-	return s
-}
-
-func (p *proc) tryAttach(k string, o ...opts) (*attachment, error) {
-	p.t.Helper()
-	s, _, err := p.attachBy(request{Op: "attach", Key: key(k)}, o)
-	return s, err
-}
-
-func (p *proc) attach(k string, o ...opts) *attachment {
-	p.t.Helper()
-	s, err := p.tryAttach(k, o...)
-	p.check("attach", err)
-	return s
-}
-
-func (p *proc) tryOpen(k string, size int, o ...opts) (*attachment, bool, error) {
-	p.t.Helper()
-	return p.attachBy(request{Op: "open", Key: key(k), N: size}, o)
-}
-
-func (p *proc) open(k string, size int, o ...opts) (s *attachment, created bool) {
-	p.t.Helper()
-	s, created, err := p.tryOpen(k, size, o...)
-	p.check("open", err)
-	return s, created
-}
-
-func (p *proc) attachBy(r request, o []opts) (*attachment, bool, error) {
-	p.t.Helper()
-	r.options(o)
-	a, err := p.try(r)
-	return &attachment{p: p, handle: a.Handle, key: string(r.Key)}, a.OK, err
-}
-
-func (p *proc) check(op string, err error) {
-	p.t.Helper()
-	if err != nil {
-		p.t.Fatalf("process %d: %s: %v\n%s", p.pid, op, err, &p.stderr)
-	}
-}
-
-func (p *proc) stat(k string) shm.Info {
-	p.t.Helper()
-	info, err := p.tryStat(k)
-	p.check("stat", err)
-	return info
-}
-
-func (p *proc) tryStat(k string) (shm.Info, error) {
-	p.t.Helper()
-	a, err := p.try(request{Op: "stat", Key: key(k)})
-	if err != nil {
-		return shm.Info{}, err
-	}
-	return a.Infos[0], nil
-}
-
-func (p *proc) list() []shm.Info {
-	p.t.Helper()
-	return p.do(request{Op: "list"}).Infos
-}
-
-func (p *proc) sweep() []shm.Info {
-	p.t.Helper()
-	return p.do(request{Op: "sweep"}).Infos
-}
-
-func (p *proc) tryRemove(k string) error {
-	p.t.Helper()
-	_, err := p.try(request{Op: "remove", Key: key(k)})
-	return err
-}
-
-func (p *proc) remove(k string) {
-	p.t.Helper()
-	p.check("remove", p.tryRemove(k))
-}
-
-// An attachment is a *shm.Segment in another process.
-type attachment struct {
-	p      *proc
-	handle string
-	key    string
-}
-
-func (s *attachment) try(r request) (answer, error) {
-	s.p.t.Helper()
-	r.Handle = s.handle
-	return s.p.try(r)
-}
-
-func (s *attachment) do(r request) answer {
-	s.p.t.Helper()
-	r.Handle = s.handle
-	return s.p.do(r)
-}
-
-func (s *attachment) begin(r request) *pending {
-	r.Handle = s.handle
-	return s.p.begin(r)
-}
-
-func (s *attachment) detach()         { s.p.t.Helper(); s.do(request{Op: "detach"}) }
-func (s *attachment) lock()           { s.p.t.Helper(); s.do(request{Op: "lock"}) }
-func (s *attachment) unlock()         { s.p.t.Helper(); s.do(request{Op: "unlock"}) }
-func (s *attachment) tryLock() bool   { s.p.t.Helper(); return s.do(request{Op: "trylock"}).OK }
-func (s *attachment) abandoned() bool { s.p.t.Helper(); return s.do(request{Op: "abandoned"}).OK }
-func (s *attachment) size() int       { s.p.t.Helper(); return s.do(request{Op: "size"}).N }
-func (s *attachment) grow(n int)      { s.p.t.Helper(); s.do(request{Op: "grow", N: n}) }
-func (s *attachment) version() uint32 { s.p.t.Helper(); return s.do(request{Op: "version"}).Version }
-func (s *attachment) info() shm.Info  { s.p.t.Helper(); return s.do(request{Op: "info"}).Infos[0] }
-func (s *attachment) goLock() *pending {
-	return s.begin(request{Op: "lock"})
-}
-
-// lockWithin is LockContext with a time-out.
-func (s *attachment) lockWithin(d time.Duration) error {
-	s.p.t.Helper()
-	_, err := s.try(request{Op: "lockcontext", Timeout: d})
-	return err
-}
-
-func (s *attachment) write(off int64, text string) {
-	s.p.t.Helper()
-	s.do(request{Op: "writeat", Off: off, Data: []byte(text)})
-}
-
-func (s *attachment) read(off int64, n int) string {
-	s.p.t.Helper()
-	return string(s.do(request{Op: "readat", Off: off, N: n}).Data)
-}
-
-// poke and peek write and read the memory directly, without the lock.
-func (s *attachment) poke(off int64, text string) {
-	s.p.t.Helper()
-	s.do(request{Op: "poke", Off: off, Data: []byte(text)})
-}
-
-func (s *attachment) peek(off int64, n int) string {
-	s.p.t.Helper()
-	return string(s.do(request{Op: "peek", Off: off, N: n}).Data)
-}
-
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// The messages on the pipes: lines of JSON.
-
-type request struct {
-	ID      int
-	Op      string
-	Handle  string        `json:",omitempty"`
-	Key     []byte        `json:",omitempty"`
-	N       int           `json:",omitempty"`
-	Off     int64         `json:",omitempty"`
-	Data    []byte        `json:",omitempty"`
-	Version uint32        `json:",omitempty"`
-	Timeout time.Duration `json:",omitempty"`
-	Opts    opts
-}
-
-func (r *request) options(o []opts) {
-	if len(o) > 0 {
-		r.Opts = o[0]
-	}
-}
-
-type opts struct {
-	ReadOnly bool          `json:",omitempty"`
-	Sparse   bool          `json:",omitempty"`
-	Max      int           `json:",omitempty"`
-	Perm     fs.FileMode   `json:",omitempty"`
-	Init     string        `json:",omitempty"` // what Init writes
-	Timeout  time.Duration `json:",omitempty"`
-}
-
-type answer struct {
-	ID      int
-	OK      bool         `json:",omitempty"`
-	Handle  string       `json:",omitempty"`
-	N       int          `json:",omitempty"`
-	Data    []byte       `json:",omitempty"`
-	Version uint32       `json:",omitempty"`
-	Infos   []shm.Info   `json:",omitempty"`
-	Error   *remoteError `json:",omitempty"`
-}
-
-// remoteError is an error of another process. errors.Is finds the kinds in it.
-type remoteError struct {
-	Text  string
-	Kinds []string
-	Own   bool // the error is an *shm.Error
-	Op    string
-	Key   []byte
-}
-
-func (e *remoteError) Error() string { return e.Text }
-
-func (e *remoteError) Is(target error) bool {
-	for _, name := range e.Kinds {
-		if kinds[name] == target {
-			return true
-		}
-	}
-	return false
-}
-
-func asRemote(err error) *remoteError {
-	e := &remoteError{Text: err.Error()}
-	for _, name := range slices.Sorted(maps.Keys(kinds)) {
-		if errors.Is(err, kinds[name]) {
-			e.Kinds = append(e.Kinds, name)
-		}
-	}
-	var own *shm.Error
-	if e.Own = errors.As(err, &own); e.Own {
-		e.Op, e.Key = own.Op, []byte(own.Key)
-	}
-	return e
 }
 
 // lockedBuffer keeps the standard error of a process.
@@ -662,4 +438,12 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+func (st *store) wantFilesAfterSweep(keys ...string) {
+	st.t.Helper()
+	if _, err := shm.Sweep(shm.Dir(st.dir)); err != nil {
+		st.t.Error(err)
+	}
+	st.wantFiles(keys...)
 }

@@ -15,23 +15,23 @@ import (
 )
 
 // A process dies at each step of a stream, as a writer, a reader and a member of a
-// group. No message is lost or torn, none comes twice except to a group, which says so,
-// and the next processes go on.
+// group. No message is lost, torn or reordered; none is delivered twice except to a group,
+// where Redelivered reports it; and the next processes go on.
 
 const streamRing = 256
 
-// streamScene is a stream with a reader and a member of a group that live on.
+// A streamScene is a stream with a writer, a reader and a member of a group that live on.
 type streamScene struct {
 	*testing.T
 	st     *store
-	w      end // a writer that lives on
-	sent   int // by w
+	w      end // the writer
+	sent   int // how many messages w has sent
 	reader *collector
 	member *collector // of the group g
 	given  []answer   // what the victim got as a member of the group g
 }
 
-// A collector takes messages until all that it waits for have come.
+// A collector is a subscription that keeps the messages it has got.
 type collector struct {
 	end
 	got []answer
@@ -48,7 +48,7 @@ func number(n int) string { return fmt.Sprintf("%016d", n) }
 
 func letters(i int) string { return "victim" + strings.Repeat(string(rune('a'+i)), 21) }
 
-// send sends a message; the reader takes it, and what came before.
+// send sends the next number; the reader takes all messages up to that.
 func (sc *streamScene) send() {
 	sc.Helper()
 	call := sc.w.begin(request{Op: "stream send", Data: []byte(number(sc.sent))})
@@ -58,8 +58,8 @@ func (sc *streamScene) send() {
 	call.must()
 }
 
-// sendToAll is send, and the member takes the message too. It asks at the same time:
-// a dead member holds up the writers until another one asks.
+// sendToAll is send; at the same time, the member takes all messages up to the number too. A
+// dead member delays the writers until another member asks for a message.
 func (sc *streamScene) sendToAll() {
 	sc.Helper()
 	taken := make(chan struct{})
@@ -73,15 +73,16 @@ func (sc *streamScene) sendToAll() {
 	<-taken
 }
 
-var streamRoles = map[string]func(sc *streamScene, v *fragile, s string){
-	"writer": func(sc *streamScene, v *fragile, s string) {
+// streamRoles are the roles that the victim plays.
+var streamRoles = map[string]func(sc *streamScene, v *victimProc, s string){
+	"writer": func(sc *streamScene, v *victimProc, s string) {
 		for i := range 12 {
 			if v.do(request{Op: "stream send", Handle: s, Data: []byte(letters(i))}); !v.dead {
 				sc.sendToAll()
 			}
 		}
 	},
-	"reader": func(sc *streamScene, v *fragile, s string) {
+	"reader": func(sc *streamScene, v *victimProc, s string) {
 		sub := v.do(request{Op: "stream subscribe", Handle: s}).Handle
 		for i := 0; i < 12 && !v.dead; i++ {
 			sc.sendToAll()
@@ -91,8 +92,9 @@ var streamRoles = map[string]func(sc *streamScene, v *fragile, s string){
 		}
 		v.do(request{Op: "stream close", Handle: sub})
 	},
-	// A reader that a writer waits for, and the first member of a group.
-	"late reader": func(sc *streamScene, v *fragile, s string) {
+	// A reader that is behind, so that the writer waits for it; then the first member of a
+	// group.
+	"late reader": func(sc *streamScene, v *victimProc, s string) {
 		sub := v.do(request{Op: "stream subscribe", Handle: s}).Handle
 		first := sc.sent
 		for range 8 {
@@ -105,7 +107,7 @@ var streamRoles = map[string]func(sc *streamScene, v *fragile, s string){
 				sc.sendToAll()
 			}
 		}()
-		time.Sleep(20 * time.Millisecond) // so that the writer waits
+		time.Sleep(20 * time.Millisecond) // until the writer waits
 		for i := 0; i < 20 && !v.dead; i++ {
 			if a := v.do(request{Op: "stream next", Handle: sub}); !v.dead && string(a.Data) != number(first+i) {
 				sc.Errorf("the victim got %q, want message %d", a.Data, first+i)
@@ -115,8 +117,8 @@ var streamRoles = map[string]func(sc *streamScene, v *fragile, s string){
 		<-sent
 		v.do(request{Op: "stream subscribe", Handle: s, Data: []byte("group first")})
 	},
-	// The other member takes nothing meanwhile.
-	"member": func(sc *streamScene, v *fragile, s string) {
+	// A member of a group whose other member takes nothing meanwhile.
+	"member": func(sc *streamScene, v *victimProc, s string) {
 		sub := v.do(request{Op: "stream subscribe", Handle: s, Data: []byte("group g")}).Handle
 		for i := 0; i < 12 && !v.dead; i++ {
 			sc.send()
@@ -126,8 +128,8 @@ var streamRoles = map[string]func(sc *streamScene, v *fragile, s string){
 		}
 		v.do(request{Op: "stream close", Handle: sub})
 	},
-	// A member of a group whose former member has died with a message.
-	"next member": func(sc *streamScene, v *fragile, s string) {
+	// A member of a group whose only member has died with a message.
+	"next member": func(sc *streamScene, v *victimProc, s string) {
 		p := sc.st.start()
 		sub := p.stream("k", streamRing).subscribe("group h")
 		sc.sendToAll()
@@ -136,7 +138,7 @@ var streamRoles = map[string]func(sc *streamScene, v *fragile, s string){
 		p.kill()
 		member := v.do(request{Op: "stream subscribe", Handle: s, Data: []byte("group h")}).Handle
 		if a := v.do(request{Op: "stream next", Handle: member}); !v.dead && (!a.OK || string(a.Data) != message) {
-			sc.Errorf("the victim got %q, redelivered %v", a.Data, a.OK)
+			sc.Errorf("the victim got %q, redelivered %v, want %q, true", a.Data, a.OK, message)
 		}
 		undone := v.dead
 		v.do(request{Op: "stream close", Handle: member})
@@ -144,7 +146,7 @@ var streamRoles = map[string]func(sc *streamScene, v *fragile, s string){
 		sc.sendToAll()
 		for want := []string{number(sc.sent - 1), message}; ; want = want[1:] {
 			if !undone && len(want) == 1 || len(want) == 0 {
-				break // the victim has done the other, or may have
+				break // the victim may have done the other message
 			}
 			if a := last.begin(request{Op: "stream next"}).must(); string(a.Data) != want[0] || a.OK != (want[0] == message) {
 				sc.Errorf("the next member got %q, redelivered %v, want %q", a.Data, a.OK, want[0])
@@ -152,8 +154,8 @@ var streamRoles = map[string]func(sc *streamScene, v *fragile, s string){
 		}
 		last.close()
 	},
-	// A writer that finds a dead reader in its way.
-	"reaper": func(sc *streamScene, v *fragile, s string) {
+	// A writer that a dead reader is in the way of.
+	"writer after a dead reader": func(sc *streamScene, v *victimProc, s string) {
 		p := sc.st.start()
 		p.stream("k", streamRing).subscribe("")
 		p.kill()
@@ -180,20 +182,20 @@ func playStream(t *testing.T, role string, env string) {
 	sc.sendToAll() // w is a writer from now on
 	sc.member.close()
 	sc.member.end = s2.subscribe("group g") // holds no message
-	v := &fragile{p: st.startAs(nil, []string{env})}
+	v := &victimProc{p: st.startAs(nil, []string{env})}
 	s := v.do(request{Op: "stream", Key: key("k"), N: streamRing}).Handle
 	streamRoles[role](sc, v, s)
 	v.do(request{Op: "stream close", Handle: s})
 	v.end()
 
-	// The others go on, and around the ring, so that what the dead process has left is in
-	// the way if it can be.
+	// The others go on, several times around the ring, over everything that the dead process
+	// has left there.
 	for range 30 {
 		sc.sendToAll()
 	}
 	wantInOrder(t, sc.sent, sc.reader.got)
 
-	// What the victim had as a member comes again, when the other one has time.
+	// What the victim had as a member comes again, to the other member.
 	times := map[string]int{}
 	for _, a := range append(slices.Clone(sc.given), sc.member.got...) {
 		times[string(a.Data)]++
@@ -207,17 +209,17 @@ func playStream(t *testing.T, role string, env string) {
 	seen := map[string]bool{}
 	for _, a := range append(sc.given, sc.member.got...) {
 		if seen[string(a.Data)] && !a.OK {
-			t.Errorf("%q came again, and nobody says so", a.Data)
+			t.Errorf("%q came again, and Redelivered is false", a.Data)
 		}
 		if seen[string(a.Data)] = true; a.OK {
 			again++
 		}
 	}
 	if again > 1 {
-		t.Errorf("%d messages came again", again)
+		t.Errorf("%d messages came again, want at most 1", again)
 	}
 
-	// A new process can do everything.
+	// A new process can use the stream.
 	p := st.start()
 	fresh := p.stream("k", streamRing)
 	fresh.subscribe("group new").close()
@@ -227,8 +229,8 @@ func playStream(t *testing.T, role string, env string) {
 	fresh.send("last")
 }
 
-// wantInOrder checks that each of n numbers came once and in order, and of the
-// victim's messages each at most once, in order, and whole.
+// wantInOrder checks that each of n numbers came once, and each of the victim's messages at
+// most once: all in order, and none torn.
 func wantInOrder(t *testing.T, n int, got []answer) {
 	t.Helper()
 	numbers, victims := 0, 0
@@ -239,11 +241,11 @@ func wantInOrder(t *testing.T, n int, got []answer) {
 		case m == letters(victims):
 			victims++
 		default:
-			t.Fatalf("%q came after %d of one writer and %d of the victim", m, numbers, victims)
+			t.Fatalf("%q came after %d messages of the writer and %d of the victim", m, numbers, victims)
 		}
 	}
 	if numbers != n {
-		t.Errorf("%d messages of %d came", numbers, n)
+		t.Errorf("%d messages of the writer came, want %d", numbers, n)
 	}
 }
 
@@ -264,7 +266,7 @@ func TestStreamDeathAtEachStep(t *testing.T) {
 				}
 				reached[step] = true
 				if n := seen[step]; n > 3 && n != 8 {
-					continue // the same again
+					continue // the same as before
 				}
 				t.Run(fmt.Sprintf("%s:%d", step, seen[step]), func(t *testing.T) {
 					playStream(t, role, fmt.Sprintf("QSHM_FAULT=%s:%d", step, seen[step]))
@@ -285,8 +287,8 @@ func TestStreamDeathAtEachStep(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range regexp.MustCompile(`\bfailpoint\.At\("([^"]+)"\)`).FindAllSubmatch(source, -1) {
-			// Only a member that dies between taking a message and saying so is confirmed,
-			// and whether a writer waits depends on the time.
+			// stream_confirm needs a member that died between taking a message and marking it
+			// as held; whether a writer waits, for stream_tell, depends on the time.
 			if step := string(m[1]); !reached[step] && step != "stream_confirm" && step != "stream_tell" {
 				t.Errorf("no role reaches the step %q", m[1])
 			}

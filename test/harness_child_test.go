@@ -3,26 +3,28 @@ package test
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
+	"time"
 	"unsafe"
 
 	"qshm/shm"
 )
 
-// The child's side of a test: a child reads calls from its standard input, makes
-// each in a goroutine of its own, and answers when the call has returned. It exits
-// when its standard input ends.
+// The side of the processes that a test starts: a process reads calls from its standard
+// input, makes each in a goroutine of its own, and answers when the call has returned. It
+// exits when its standard input ends.
 
-// kinds are the errors that a test can recognise in a child's answer, by name.
+// kinds are the errors that a test can recognise in an answer, by their names.
 var kinds = map[string]error{
 	"ErrKey": shm.ErrKey, "ErrSize": shm.ErrSize, "ErrExist": shm.ErrExist, "ErrNotExist": shm.ErrNotExist,
 	"ErrPermission": shm.ErrPermission, "ErrNoSpace": shm.ErrNoSpace, "ErrNotLocked": shm.ErrNotLocked,
@@ -38,7 +40,7 @@ type child struct {
 	last     int
 	cancels  map[int]context.CancelFunc
 	out      *json.Encoder
-	gate     chan struct{} // closed by "go"
+	gate     chan struct{} // some calls wait for it; the call "go" closes it
 }
 
 func runChild() {
@@ -122,7 +124,7 @@ func (o opts) options(ctx context.Context) []shm.Option {
 	return list
 }
 
-// die ends the process as kill does from outside.
+// die kills its own process, as proc.kill does from outside.
 func die() {
 	if self, err := os.FindProcess(os.Getpid()); err == nil {
 		self.Kill()
@@ -203,7 +205,7 @@ func (c *child) call(ctx context.Context, r request, a *answer) (err error) {
 	return c.onSegment(ctx, s, r, a)
 }
 
-// extra are the calls that one test needs. They are defined beside the test.
+// extra are calls that few tests need. They are defined beside the tests.
 var extra = map[string]func(c *child, ctx context.Context, r request, a *answer) error{}
 
 func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *answer) (err error) {
@@ -225,7 +227,7 @@ func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *ans
 	case "trylock":
 		a.OK, err = s.TryLock()
 		return err
-	case "announce":
+	case "notify":
 		return s.Notify()
 	case "unlock":
 		return s.Unlock()
@@ -298,34 +300,65 @@ func (c *child) onSegment(ctx context.Context, s *shm.Segment, r request, a *ans
 	return fmt.Errorf("%q: no such call", r.Op)
 }
 
-// word is the first number of the segment. The lock guards it; it is not atomic.
-func word(data []byte) *uint64 { return (*uint64)(unsafe.Pointer(unsafe.SliceData(data))) }
-
-// count adds one to the number n times, each time with the lock held.
-func count(s *shm.Segment, n int) error {
+// repeat calls fn n times, until it reports an error.
+func repeat(n int, fn func() error) error {
 	for range n {
-		if err := s.Lock(); err != nil {
-			return err
-		}
-		*word(s.Data())++
-		if err := s.Unlock(); err != nil {
+		if err := fn(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func countUpdates(s *shm.Segment, n int) error {
+// word is the number at the beginning of data. The lock guards it; it is not atomic.
+func word(data []byte) *uint64 { return (*uint64)(unsafe.Pointer(unsafe.SliceData(data))) }
+
+// snapshots checks n snapshots of a segment whose bytes are all the same.
+func snapshots(s *shm.Segment, n int) error {
+	buf := make([]byte, s.Size())
 	for range n {
-		err := s.Update(func(data []byte) error {
-			binary.NativeEndian.PutUint64(data, binary.NativeEndian.Uint64(data)+1)
-			return nil
-		})
-		if err != nil {
+		if _, _, err := s.Snapshot(buf); err != nil {
 			return err
+		}
+		for i, b := range buf {
+			if b != buf[0] {
+				return fmt.Errorf("a torn snapshot: byte 0 is %d, byte %d is %d", buf[0], i, b)
+			}
 		}
 	}
 	return nil
+}
+
+// lifetimes attaches to a segment and detaches again, n times.
+func lifetimes(k string, n int) error {
+	return repeat(n, func() error {
+		s, err := shm.Attach(k)
+		if err != nil {
+			return err
+		}
+		return s.Detach()
+	})
+}
+
+func uncontended(s *shm.Segment, n int) error {
+	return repeat(n, func() error { return errors.Join(s.Lock(), s.Unlock()) })
+}
+
+// count adds one to the number n times, each time with the lock held.
+func count(s *shm.Segment, n int) error {
+	return repeat(n, func() error {
+		if err := s.Lock(); err != nil {
+			return err
+		}
+		*word(s.Data())++
+		return s.Unlock()
+	})
+}
+
+func countUpdates(s *shm.Segment, n int) error {
+	return repeat(n, func() error {
+		return s.Update(func(data []byte) error { *word(data)++; return nil })
+	})
 }
 
 // turns takes the lock in a tight loop until all processes together have taken it
@@ -348,41 +381,76 @@ func (c *child) turns(s *shm.Segment, total int) (own int, err error) {
 	}
 }
 
-func uncontended(s *shm.Segment, n int) error {
-	for range n {
-		if err := errors.Join(s.Lock(), s.Unlock()); err != nil {
-			return err
-		}
-	}
-	return nil
+// A request is a call, and an answer its result. On the pipes, each is a line of JSON.
+type request struct {
+	ID      int
+	Op      string
+	Handle  string        `json:",omitempty"`
+	Key     []byte        `json:",omitempty"`
+	N       int           `json:",omitempty"`
+	Off     int64         `json:",omitempty"`
+	Data    []byte        `json:",omitempty"`
+	Version uint32        `json:",omitempty"`
+	Timeout time.Duration `json:",omitempty"`
+	Opts    opts
 }
 
-// lifetimes attaches to a segment and detaches again, n times.
-func lifetimes(k string, n int) error {
-	for range n {
-		s, err := shm.Attach(k)
-		if err != nil {
-			return err
-		}
-		if err := s.Detach(); err != nil {
-			return err
-		}
+func (r *request) options(o []opts) {
+	if len(o) > 0 {
+		r.Opts = o[0]
 	}
-	return nil
 }
 
-// snapshots checks n snapshots of a segment whose bytes are all the same.
-func snapshots(s *shm.Segment, n int) error {
-	buf := make([]byte, s.Size())
-	for range n {
-		if _, _, err := s.Snapshot(buf); err != nil {
-			return err
-		}
-		for i, b := range buf {
-			if b != buf[0] {
-				return fmt.Errorf("torn: byte 0 is %d, byte %d is %d", buf[0], i, b)
-			}
+type opts struct {
+	ReadOnly bool          `json:",omitempty"`
+	Sparse   bool          `json:",omitempty"`
+	Max      int           `json:",omitempty"`
+	Perm     fs.FileMode   `json:",omitempty"`
+	Init     string        `json:",omitempty"` // what Init writes
+	Timeout  time.Duration `json:",omitempty"`
+}
+
+type answer struct {
+	ID      int
+	OK      bool         `json:",omitempty"`
+	Handle  string       `json:",omitempty"`
+	N       int          `json:",omitempty"`
+	Data    []byte       `json:",omitempty"`
+	Version uint32       `json:",omitempty"`
+	Infos   []shm.Info   `json:",omitempty"`
+	Error   *remoteError `json:",omitempty"`
+}
+
+// remoteError is an error of another process. errors.Is finds the kinds in it.
+type remoteError struct {
+	Text  string
+	Kinds []string
+	Own   bool // the error is an *shm.Error
+	Op    string
+	Key   []byte
+}
+
+func (e *remoteError) Error() string { return e.Text }
+
+func (e *remoteError) Is(target error) bool {
+	for _, name := range e.Kinds {
+		if kinds[name] == target {
+			return true
 		}
 	}
-	return nil
+	return false
+}
+
+func asRemote(err error) *remoteError {
+	e := &remoteError{Text: err.Error()}
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
+		if errors.Is(err, kinds[name]) {
+			e.Kinds = append(e.Kinds, name)
+		}
+	}
+	var own *shm.Error
+	if e.Own = errors.As(err, &own); e.Own {
+		e.Op, e.Key = own.Op, []byte(own.Key)
+	}
+	return e
 }

@@ -15,11 +15,12 @@ import (
 )
 
 // Another program truncates the file of a segment while a process, the victim, calls
-// the library: at each step, one after the other. The victim must neither die nor keep
+// the library: at each step, one after the other. The victim neither dies nor keeps
 // anything of the segment after it has detached, and the key can be used again.
 
-// cutting is a sequence of calls that the victim makes on the key "k".
-type cutting struct {
+// A truncation is a sequence of calls that the victim makes on the key "k", while its file
+// is truncated.
+type truncation struct {
 	name    string
 	others  int    // attachments of another process
 	garbage bool   // "k" is a segment whose only process has died
@@ -27,7 +28,7 @@ type cutting struct {
 	max     int    // MaxAttachments of every segment
 }
 
-var cuttings = []cutting{
+var truncations = []truncation{
 	{name: "create", calls: "create create"},
 	{name: "create over garbage", garbage: true, calls: "create"},
 	{name: "create what exists", others: 1, calls: "create"},
@@ -46,9 +47,9 @@ var cuttings = []cutting{
 	{name: "remove garbage", garbage: true, calls: "remove"},
 }
 
-// sizes returns what is left of the file: nothing; a part of the slots; the first page
-// of a longer header; all but a part of what Grow has added.
-func (c cutting) sizes() []int {
+// sizes returns the sizes that the file is truncated to: nothing; a part of the slots; the
+// first page of a longer header; all but a part of what Grow has added.
+func (c truncation) sizes() []int {
 	sizes := []int{0, 2048}
 	if c.max > 0 {
 		sizes = append(sizes, 4096)
@@ -59,11 +60,11 @@ func (c cutting) sizes() []int {
 	return sizes
 }
 
-// growStep is by how much each call of grow makes a segment larger.
+// growStep is how many bytes each Grow adds.
 const growStep = 10_000
 
-func TestCutShortWithoutDeathAtEachStep(t *testing.T) {
-	for _, c := range cuttings {
+func TestTruncationWithoutDeathAtEachStep(t *testing.T) {
+	for _, c := range truncations {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			trace := filepath.Join(t.TempDir(), "steps")
 			c.play(t, newStore(t), -1, "QSHM_FAULT_TRACE="+trace)
@@ -86,9 +87,9 @@ func TestCutShortWithoutDeathAtEachStep(t *testing.T) {
 	}
 }
 
-// play makes the victim do its calls, and checks what comes of it. size is the size
-// that the victim's environment has the file cut to, or negative.
-func (c cutting) play(t *testing.T, st *store, size int, env ...string) {
+// play makes the victim's calls, and checks what they leave. size is the size that the file
+// is truncated to, or negative; env says at which step.
+func (c truncation) play(t *testing.T, st *store, size int, env ...string) {
 	o := opts{Max: c.max}
 	if c.garbage {
 		p := st.start()
@@ -126,17 +127,17 @@ func (c cutting) play(t *testing.T, st *store, size int, env ...string) {
 		}
 		switch {
 		case errors.Is(err, errEnded):
-			t.Fatalf("the process has died in %s:\n%s", op, &v.stderr)
+			t.Fatalf("the victim has died in %s:\n%s", op, &v.stderr)
 		case err == nil, errors.Is(err, shm.ErrCorrupt):
 		case errors.Is(err, shm.ErrExist) && op == "create":
 		case errors.Is(err, shm.ErrNotExist) && (op == "attach" || op == "stat" || op == "remove"):
 		default:
-			t.Errorf("%s: %v", op, err)
+			t.Errorf("the victim's %s: %v, want success or %v", op, err, shm.ErrCorrupt)
 		}
 	}
 	v.do(request{Op: "closeall"})
 	wantNothingOf(t, st, v.pid)
-	if size >= 0 { // the victim works on
+	if size >= 0 { // the victim can use other keys
 		v.create("another", 64).detach()
 	}
 	v.exit()
@@ -147,7 +148,7 @@ func (c cutting) play(t *testing.T, st *store, size int, env ...string) {
 		}
 	}
 	s, err := shm.Create("k", 64, in)
-	if errors.Is(err, shm.ErrCorrupt) && c.garbage && size > 0 { // remove it by hand, as the error says
+	if errors.Is(err, shm.ErrCorrupt) && c.garbage && size > 0 { // remove the file, as the error says
 		if err := os.Remove(st.path("k")); err != nil {
 			t.Error(err)
 		}
@@ -173,13 +174,13 @@ func wantNothingOf(t *testing.T, st *store, pid int) {
 	links, _ := filepath.Glob(filepath.Join(proc, "fd", "*"))
 	for _, link := range links {
 		if to, err := os.Readlink(link); err == nil && strings.HasPrefix(to, st.dir) {
-			t.Errorf("still open: %s", to)
+			t.Errorf("the victim has %s open after Close", to)
 		}
 	}
 	maps, _ := os.ReadFile(filepath.Join(proc, "maps"))
 	for line := range strings.Lines(string(maps)) {
 		if strings.Contains(line, st.dir) {
-			t.Errorf("still mapped: %s", line)
+			t.Errorf("the victim has mapped after Close: %s", line)
 		}
 	}
 }

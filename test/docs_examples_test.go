@@ -15,14 +15,14 @@ import (
 	"testing"
 )
 
-// Every exported function, and every method of an exported type, of the packages that
-// programs import is called in an example whose output go test checks.
+// In the packages that programs import, each exported function and each method of an
+// exported type is called in an example whose output go test checks.
 func TestExamplesUseTheWholeAPI(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("the go command is not on the path")
 	}
 	if len(os.Getenv("QSHM_TEST_EXEC")) > 0 || testing.Short() {
-		t.Skip("the same on every machine, and slow: it reads the sources of the standard library")
+		t.Skip("slow, because it reads the sources of the standard library; the result is the same on every machine")
 	}
 	cgo := build.Default.CgoEnabled
 	build.Default.CgoEnabled = false // the importer would run cgo
