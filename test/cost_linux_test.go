@@ -137,6 +137,36 @@ func lifetimeCalls(calls map[string]int) (n int) {
 	return n
 }
 
+// The table in docs/performance.md lists the system calls of Attach and Detach.
+func TestAttachMakesTheSystemCallsOfTheDocs(t *testing.T) {
+	const rounds = 1000
+	if runtime.GOARCH != "amd64" {
+		t.Skip("some system calls have other names on " + runtime.GOARCH)
+	}
+	text, err := os.ReadFile("../docs/performance.md")
+	must(t, err)
+	_, table, _ := strings.Cut(string(text), "\n| calls | why |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	want := map[string]int{}
+	for row := range strings.Lines(table) {
+		for name := range strings.SplitSeq(strings.TrimSpace(strings.Split(row, "|")[1]), ", ") {
+			want[name]++
+		}
+	}
+	if n := sum(want); !strings.Contains(string(text), fmt.Sprintf("are %d system calls", n)) {
+		t.Errorf("the table has %d system calls, and the text names another number", n)
+	}
+	st := newStore(t)
+	st.start().create("k", 64)
+	got := systemCalls(t, st, nil, request{Op: "lifetimes", Key: key("k"), N: rounds})
+	for name, n := range want {
+		// The Go runtime makes some of them too, and the garbage collector is late with some.
+		if name != "munmap" && (got[name] < n*rounds || got[name] >= n*rounds+rounds/2) {
+			t.Errorf("%d calls of %s in %d rounds, want %d in each", got[name], name, rounds, n)
+		}
+	}
+}
+
 func TestAttachCostsTheSameWithManyAttached(t *testing.T) {
 	const rounds = 200
 	var counts []int
