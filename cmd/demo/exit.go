@@ -10,26 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/shm"
 )
 
-// How the program ends: its exit codes, and the line that says what went wrong and
-// what to do.
-
-const (
-	codeOK         = 0
-	codeFailed     = 1
-	codeUsage      = 2
-	codeNotExist   = 3
-	codePermission = 4
-	codeNoSpace    = 5
-	codeAbandoned  = 6
-	codeBusy       = 75
-	codeCannotRun  = 126
-	codeNoCommand  = 127
-	codeBrokenPipe = 128 + int(syscall.SIGPIPE)
-	codeSignal     = 128
-)
+// How the program ends: what the help says of its exit codes, and the line that says
+// what went wrong and what to do.
 
 // What the help says of the exit codes that several commands have.
 const (
@@ -65,45 +51,42 @@ func (e usageError) Error() string { return fmt.Sprintf("%v; see %s --help", e.e
 
 func (e usageError) Unwrap() error { return e.err }
 
-// A codeError is an error with an exit code of its own. Its line may be empty.
-type codeError struct {
-	code int
-	line string
+// usage returns an error that refers to the help of cmd.
+func usage(cmd *cobra.Command, format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...), cmd.CommandPath()}
 }
-
-func (e codeError) Error() string { return e.line }
 
 // explain turns an error into a line for people and an exit code.
 func explain(ctx context.Context, err error) (line string, code int) {
 	var (
-		usage usageError
-		coded codeError
+		wrong usageError
+		coded exit.Error
 		sig   signalError
 		of    *shm.Error
 	)
 	switch {
 	case errors.As(err, &coded):
-		return coded.line, coded.code
-	case errors.As(err, &usage):
-		return err.Error(), codeUsage
+		return coded.Line, coded.Code
+	case errors.As(err, &wrong):
+		return err.Error(), exit.Usage
 	case errors.Is(err, syscall.EPIPE):
-		return "nothing reads the output any more (broken pipe)", codeBrokenPipe
+		return "nothing reads the output any more (broken pipe)", exit.BrokenPipe
 	case errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &sig):
-		return "", codeSignal + int(sig.sig)
+		return "", exit.Signal + int(sig.sig)
 	case errors.Is(err, shm.ErrNotExist) && errors.As(err, &of) && of.Key != "" && of.Op != "grow":
-		return fmt.Sprintf("there is no segment %q in %s; \"demo ls\" lists those there are", of.Key, storePath()), codeNotExist
+		return fmt.Sprintf("there is no segment %q in %s; \"demo ls\" lists those there are", of.Key, storePath()), exit.NotExist
 	}
 	line = strings.TrimPrefix(err.Error(), "shm: ")
 	for _, kind := range []struct {
 		err  error
 		code int
 	}{
-		{fs.ErrNotExist, codeNotExist}, {fs.ErrPermission, codePermission}, {shm.ErrNoSpace, codeNoSpace},
-		{shm.ErrKey, codeUsage}, {shm.ErrBusy, codeBusy},
+		{fs.ErrNotExist, exit.NotExist}, {fs.ErrPermission, exit.Permission}, {shm.ErrNoSpace, exit.NoSpace},
+		{shm.ErrKey, exit.Usage}, {shm.ErrBusy, exit.Busy},
 	} {
 		if errors.Is(err, kind.err) {
 			return line, kind.code
 		}
 	}
-	return line, codeFailed
+	return line, exit.Failed
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
@@ -47,11 +48,14 @@ func newLock() *cobra.Command {
 		Args:                  keyAndCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l.bounded = cmd.Flags().Changed("timeout")
+			if err := exclude(cmd, "timeout", "nonblock"); err != nil {
+				return err
+			}
 			switch {
-			case l.bounded && l.try:
-				return usageError{errors.New("--timeout and --nonblock exclude each other"), cmd.CommandPath()}
+			case cmd.Flags().Changed("busy-code") && !l.bounded && !l.try:
+				return usage(cmd, "--busy-code means nothing without --timeout or --nonblock: the lock is waited for")
 			case l.busyCode < 0 || l.busyCode > 255:
-				return usageError{fmt.Errorf("--busy-code %d: want 0 to 255", l.busyCode), cmd.CommandPath()}
+				return usage(cmd, "--busy-code %d: want 0 to 255", l.busyCode)
 			}
 			return l.run(cmd, args[0], args[1:])
 		},
@@ -59,7 +63,7 @@ func newLock() *cobra.Command {
 	cmd.Flags().VarP(&l.timeout, "timeout", "w", "give up after TIME: seconds, or 500ms, 1m (default never)")
 	cmd.Flags().Lookup("timeout").DefValue = ""
 	cmd.Flags().BoolVarP(&l.try, "nonblock", "n", false, "give up at once if the lock is not free")
-	cmd.Flags().IntVarP(&l.busyCode, "busy-code", "E", codeBusy, "after giving up, exit with `CODE`")
+	cmd.Flags().IntVarP(&l.busyCode, "busy-code", "E", exit.Busy, "after giving up, exit with `CODE`")
 	return withHelp(cmd, lockExamples, exitPermission, exitNoSpace,
 		"     75  the lock was not free in time, and the command was not run", exitRun)
 }
@@ -71,7 +75,7 @@ func (l *locking) run(cmd *cobra.Command, key string, command []string) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(l.timeout))
 		defer cancel()
 	}
-	seg, _, err := shm.Open(key, 1, append(storeOptions(), shm.WithContext(ctx))...)
+	seg, _, err := shm.Open(key, 1, storeOptions(shm.WithContext(ctx))...)
 	if err == nil {
 		defer seg.Close()
 		err = l.lock(ctx, seg)
@@ -81,7 +85,7 @@ func (l *locking) run(cmd *cobra.Command, key string, command []string) error {
 		if l.bounded {
 			within = fmt.Sprintf(" within %v", time.Duration(l.timeout))
 		}
-		return codeError{l.busyCode, fmt.Sprintf("the lock of %q was not free%s%s", key, within, heldBy(seg))}
+		return exit.Errorf(l.busyCode, "the lock of %q was not free%s%s", key, within, heldBy(seg))
 	}
 	if err != nil {
 		return err
@@ -89,10 +93,10 @@ func (l *locking) run(cmd *cobra.Command, key string, command []string) error {
 	var env []string
 	before, replaced := seg.Replaced()
 	if seg.Abandoned() || replaced && before.Abandoned {
-		fmt.Fprintf(cmd.ErrOrStderr(), "demo: the last process that held the lock of %q died while it held it\n", key)
+		say(cmd, "the last process that held the lock of %q died while it held it", key)
 		env = append(env, "QSHM_ABANDONED=1")
 	}
-	err = runCommand(command[0], command[1:], env, nil)
+	err = runCommand(command, env, nil)
 	if unlocked := seg.Unlock(); err == nil {
 		err = unlocked
 	}

@@ -3,15 +3,19 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"reflect"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/segments"
+	"qshm/cmd/demo/internal/terminal"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
@@ -62,7 +66,9 @@ segment does not exist any more, its last object with the status "gone".`
 const lsExamples = `  demo ls -l
   demo ls --watch --json | jq 'select(.status == "dead").key'`
 
-var lsColumns = []column{keyColumn, bytesColumn, attachedColumn, statusColumn, kindColumn, lockColumn, ownerColumn, permColumn}
+var lsColumns = []segments.Column{
+	segments.KeyColumn, segments.BytesColumn, segments.AttachedColumn, segments.StatusColumn, segments.KindColumn, segments.LockColumn, segments.OwnerColumn, segments.PermColumn,
+}
 
 // listing is a run of demo ls.
 type listing struct {
@@ -74,35 +80,28 @@ type listing struct {
 func newLs() *cobra.Command {
 	l := listing{every: units.Duration(time.Second)}
 	var watch bool
-	cmd := &cobra.Command{
-		Use:               "ls",
-		Short:             "List the segments there are",
-		Long:              lsHelp,
-		Args:              noArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			l.out = cmd.OutOrStdout()
-			if watch {
-				if err := checkEvery(cmd, l.every); err != nil {
-					return err
-				}
-				return l.watch(cmd.Context())
-			}
-			infos, err := shm.List(storeOptions()...)
-			if err != nil {
-				return err
-			}
-			if l.asJSON {
-				all := []segmentJSON{}
-				for _, info := range infos {
-					all = append(all, toJSON(info))
-				}
-				return printJSON(l.out, all)
-			}
-			_, err = io.WriteString(l.out, l.table(infos))
+	cmd := plainCommand("ls", "List the segments there are", lsHelp, func(cmd *cobra.Command) error {
+		l.out = cmd.OutOrStdout()
+		if err := errors.Join(need(cmd, "watch", "every"), exclude(cmd, "json", "long"), checkEvery(cmd, l.every)); err != nil {
 			return err
-		},
-	}
+		}
+		if watch {
+			return l.watch(cmd.Context())
+		}
+		infos, err := shm.List(storeOptions()...)
+		if err != nil {
+			return err
+		}
+		if l.asJSON {
+			all := []segmentJSON{}
+			for _, info := range infos {
+				all = append(all, toJSON(info))
+			}
+			return printJSON(l.out, all)
+		}
+		_, err = io.WriteString(l.out, l.table(infos))
+		return err
+	})
 	cmd.Flags().BoolVarP(&l.long, "long", "l", false, "print whole keys and the names of the files, however wide")
 	cmd.Flags().BoolVar(&l.asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print whatever has changed, until Ctrl-C")
@@ -116,13 +115,12 @@ func (l *listing) table(infos []shm.Info) string {
 	if len(infos) == 0 {
 		return heading
 	}
-	rows := history{}.look(infos, time.Now())
-	if !l.long {
-		return heading + printTable(lsColumns, rows, lineWidth)
+	rows, _ := segments.History{}.Look(infos, time.Now())
+	columns, width := lsColumns, segments.LineWidth
+	if l.long {
+		columns, width = append([]segments.Column{segments.WholeKeyColumn}, append(lsColumns[1:], segments.NameColumn)...), math.MaxInt
 	}
-	wholeKey := column{title: "KEY", text: func(r row) string { return showKey(r.Key, math.MaxInt) }}
-	columns := append([]column{wholeKey}, lsColumns[1:]...)
-	return heading + printTable(append(columns, nameColumn), rows, math.MaxInt)
+	return heading + strings.Join(segments.Lines(columns, rows, width), "\n") + "\n"
 }
 
 // watch looks again and again, and prints what has changed.
@@ -154,7 +152,7 @@ func (l *listing) printTables() func([]shm.Info) error {
 		if text == before {
 			return nil
 		}
-		if isTerminal(l.out) {
+		if terminal.Is(l.out) {
 			between = "\x1b[H\x1b[2J" + time.Now().Format(time.TimeOnly) + " "
 		} else if before != "" {
 			between = "\n"
@@ -245,8 +243,8 @@ type (
 
 func toJSON(info shm.Info) segmentJSON {
 	s := segmentJSON{
-		Key: info.Key, Name: info.Name, Path: info.Path, Size: info.Size, UID: info.UID, Owner: owner(info.UID),
-		Perm: permText(info), Created: info.Created, Status: info.Status.String(), Kind: kind(info),
+		Key: info.Key, Name: info.Name, Path: info.Path, Size: info.Size, UID: info.UID, Owner: segments.Owner(info.UID),
+		Perm: segments.Perm(info), Created: info.Created, Status: info.Status.String(), Kind: segments.Kind(info),
 		Attached: info.Attached, Attachments: []attachmentJSON{}, Abandoned: info.Abandoned, Version: info.Version,
 		MaxAttached: info.MaxAttached, ID: fmt.Sprintf("%016x", info.ID),
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"qshm/cmd/demo/internal/exit"
 )
 
 func main() { os.Exit(run()) }
@@ -23,7 +25,7 @@ func run() int {
 	defer stop()
 	err := newRoot().ExecuteContext(ctx)
 	if err == nil {
-		return codeOK
+		return exit.OK
 	}
 	line, code := explain(ctx, err)
 	if line != "" {

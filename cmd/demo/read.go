@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
@@ -44,13 +45,13 @@ func (s *stretch) flags(cmd *cobra.Command, length string) {
 func (s *stretch) of(size int) (off, n int64, err error) {
 	off, n = int64(s.offset), int64(s.length)
 	if off > int64(size) {
-		return 0, 0, codeError{codeUsage, fmt.Sprintf("--offset %d is beyond the end: the segment has %s", off, units.Count(size, "byte"))}
+		return 0, 0, exit.Errorf(exit.Usage, "--offset %d is beyond the end: the segment has %s", off, units.Count(size, "byte"))
 	}
 	if n < 0 {
 		n = int64(size) - off
 	}
 	if n > int64(size)-off {
-		return 0, 0, codeError{codeUsage, fmt.Sprintf("--length %d reaches beyond the end: from offset %d on, the segment has %s", n, off, units.Count(int64(size)-off, "byte"))}
+		return 0, 0, exit.Errorf(exit.Usage, "--length %d reaches beyond the end: from offset %d on, the segment has %s", n, off, units.Count(int64(size)-off, "byte"))
 	}
 	return off, n, nil
 }
@@ -60,25 +61,18 @@ func newRead() *cobra.Command {
 		part              stretch
 		follow, asHex, tx bool
 	)
-	cmd := &cobra.Command{
-		Use:               "read KEY",
-		Short:             "Print the bytes of a segment",
-		Long:              readHelp,
-		ValidArgsFunction: completeKey(noFiles),
-		Args:              oneKey,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if asHex && tx {
-				return usageError{errors.New("--hex and --text exclude each other"), cmd.CommandPath()}
-			}
-			seg, err := shm.Attach(args[0], append(storeOptions(), shm.ReadOnly())...)
-			if err != nil {
-				return err
-			}
-			defer seg.Close()
-			r := reading{seg: seg, out: cmd.OutOrStdout(), part: part, hex: asHex, text: tx, follow: follow}
-			return r.run(cmd.Context())
-		},
-	}
+	cmd := keyCommand("read", "Print the bytes of a segment", readHelp, func(cmd *cobra.Command, key string) error {
+		if err := exclude(cmd, "hex", "text"); err != nil {
+			return err
+		}
+		seg, err := shm.Attach(key, storeOptions(shm.ReadOnly())...)
+		if err != nil {
+			return err
+		}
+		defer seg.Close()
+		r := reading{seg: seg, out: cmd.OutOrStdout(), part: part, hex: asHex, text: tx, follow: follow}
+		return r.run(cmd.Context())
+	})
 	part.flags(cmd, "print SIZE bytes (default all there are)")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "print again whenever the bytes have changed")
 	cmd.Flags().BoolVar(&asHex, "hex", false, "print a table of hexadecimal digits")
@@ -129,7 +123,7 @@ func (r *reading) print() error {
 		}
 	}
 	if abandoned && !r.follow {
-		return codeError{codeAbandoned, "the last writer died while it held the lock: these bytes may be half-written"}
+		return exit.Errorf(exit.Abandoned, "the last writer died while it held the lock: these bytes may be half-written")
 	}
 	return nil
 }

@@ -13,6 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
+	"qshm/cmd/demo/internal/process"
+	"qshm/cmd/demo/internal/terminal"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 	"qshm/shm/stream"
@@ -70,24 +73,25 @@ func newRecv() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.cmd, r.command = cmd, args[1:]
 			switch flags := cmd.Flags(); {
-			case r.latest && r.group != "":
-				return usageError{errors.New("--latest and --group exclude each other"), cmd.CommandPath()}
 			case flags.Changed("count") && r.count < 1:
-				return usageError{fmt.Errorf("--count %d: want a number of messages", r.count), cmd.CommandPath()}
+				return usage(cmd, "--count %d: want a number of messages", r.count)
 			case flags.Changed("group") && r.group == "":
-				return usageError{errors.New("--group: want a name"), cmd.CommandPath()}
+				return usage(cmd, "--group: want a name")
 			case r.framed && len(r.command) > 0:
-				return usageError{errors.New("--framed is for the output: a COMMAND gets the bytes of one message"), cmd.CommandPath()}
+				return usage(cmd, "--framed is for the output: a COMMAND gets the bytes of one message")
+			}
+			if err := exclude(cmd, "latest", "group"); err != nil {
+				return err
 			}
 			if err := checkRing(cmd, size); err != nil {
 				return err
 			}
 			if len(r.command) > 0 {
 				if _, err := exec.LookPath(r.command[0]); err != nil {
-					return cannotRun(r.command[0], err)
+					return process.CannotRun(r.command[0], err)
 				}
 			}
-			return r.run(cmd.Context(), args[0], int(size))
+			return r.run(args[0], int(size))
 		},
 	}
 	flags := cmd.Flags()
@@ -104,7 +108,8 @@ func newRecv() *cobra.Command {
 		"     75  there was no message in time (--timeout)", exitCannotRun)
 }
 
-func (r *receiving) run(ctx context.Context, key string, size int) error {
+func (r *receiving) run(key string, size int) error {
+	ctx := r.cmd.Context()
 	var opts []stream.Option
 	if r.group != "" {
 		opts = append(opts, stream.Group(r.group))
@@ -115,12 +120,12 @@ func (r *receiving) run(ctx context.Context, key string, size int) error {
 	if r.fromOldest {
 		opts = append(opts, stream.FromOldest())
 	}
-	s, err := openStream(ctx, key, size)
+	s, err := openStream(r.cmd, key, size)
 	if err != nil {
 		return err
 	}
 	verb := "received"
-	if isTerminal(r.cmd.OutOrStdout()) {
+	if terminal.Is(r.cmd.OutOrStdout()) {
 		verb = "" // the messages show how far it is
 	}
 	r.transfer = newTransfer(r.cmd, s, verb)
@@ -141,7 +146,7 @@ func (r *receiving) run(ctx context.Context, key string, size int) error {
 		err = closed
 	}
 	if err == nil && r.failed > 0 {
-		err = codeError{codeFailed, fmt.Sprintf("%d of %s failed", r.failed, units.Count(r.messages.Load(), "command"))}
+		err = exit.Errorf(exit.Failed, "%d of %s failed", r.failed, units.Count(r.messages.Load(), "command"))
 	}
 	return err
 }
@@ -166,7 +171,7 @@ func (r *receiving) receive(ctx context.Context, sub *stream.Subscription) error
 		case errors.Is(err, io.EOF):
 			return out.Flush()
 		case errors.Is(err, stream.ErrWriterDied):
-			err = codeError{codeAbandoned, "a sender was killed; what it had sent before was received"}
+			err = exit.Errorf(exit.Abandoned, "a sender was killed; what it had sent before was received")
 		}
 		if err == nil {
 			err = r.handle(ctx, out, message, sub.Redelivered())
@@ -188,7 +193,7 @@ func (r *receiving) next(ctx context.Context, sub *stream.Subscription) ([]byte,
 	defer cancel()
 	message, err := sub.Next(bounded)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = codeError{codeBusy, fmt.Sprintf("there was no message within %v", time.Duration(r.timeout))}
+		err = exit.Errorf(exit.Busy, "there was no message within %v", time.Duration(r.timeout))
 	}
 	return message, err
 }
@@ -200,16 +205,16 @@ func (r *receiving) handle(ctx context.Context, out *bufio.Writer, message []byt
 		if again {
 			env = append(env, "QSHM_REDELIVERED=1")
 		}
-		err := runCommand(r.command[0], r.command[1:], env, bytes.NewReader(message))
+		err := runCommand(r.command, env, bytes.NewReader(message))
 		if err != nil && ctx.Err() != nil && r.group != "" {
 			return errUndone
 		}
 		if err != nil {
 			r.failed++
 			reason := err.Error()
-			var coded codeError
-			if errors.As(err, &coded) && coded.line == "" {
-				reason = fmt.Sprintf("exit code %d", coded.code)
+			var coded exit.Error
+			if errors.As(err, &coded) && coded.Line == "" {
+				reason = fmt.Sprintf("exit code %d", coded.Code)
 			}
 			say(r.cmd, "message %d: %s: %s", r.messages.Load()+1, r.command[0], reason)
 		}

@@ -1,11 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
+	"qshm/cmd/demo/internal/segments"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
@@ -33,11 +34,11 @@ func newRm() *cobra.Command {
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case dead && len(args) > 0:
-				return usageError{errors.New("name keys, or give --dead, not both"), cmd.CommandPath()}
+				return usage(cmd, "name keys, or give --dead, not both")
 			case !dead && len(args) == 0:
-				return usageError{errors.New("name the KEYs to remove, or give --dead"), cmd.CommandPath()}
+				return usage(cmd, "name the KEYs to remove, or give --dead")
 			}
-			return nil
+			return exclude(cmd, "dead", "force")
 		},
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			if dead {
@@ -56,45 +57,28 @@ func newRm() *cobra.Command {
 func removeKeys(cmd *cobra.Command, keys []string, force bool) error {
 	var failed error
 	for _, key := range keys {
-		done, err := removeKey(key, force)
+		info, err := shm.Stat(key, storeOptions()...)
+		done := ""
+		switch {
+		case err != nil:
+		case info.Attached > 0 && !force:
+			err = exit.Errorf(exit.Busy, "%q is in use: %s; --force removes it", key, segments.InUse(info))
+		default:
+			done, err = segments.Remove(key, info, storeOptions()...)
+		}
 		if err == nil {
-			if _, err := fmt.Fprintln(cmd.OutOrStdout(), done); err != nil {
-				return err
-			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), done)
+		}
+		if err == nil {
 			continue
 		}
 		if failed != nil {
 			line, _ := explain(cmd.Context(), failed)
-			fmt.Fprintln(cmd.ErrOrStderr(), "demo: "+line)
+			say(cmd, "%s", line)
 		}
 		failed = err
 	}
 	return failed
-}
-
-// removeKey removes one segment, and says what it did.
-func removeKey(key string, force bool) (done string, err error) {
-	info, err := shm.Stat(key, storeOptions()...)
-	if err == nil && info.Attached > 0 && !force {
-		return "", codeError{codeBusy, fmt.Sprintf("%q is in use: %s; --force removes it", key, inUse(info))}
-	}
-	if err := shm.Remove(key, storeOptions()...); err != nil {
-		return "", err
-	}
-	done = "removed " + showKey(key, maxShownKey)
-	if info.Attached > 0 {
-		done += "; the memory stays for " + units.Count(info.Attached, "attachment")
-	}
-	return done, nil
-}
-
-// inUse says what uses a segment.
-func inUse(info shm.Info) string {
-	text := units.Count(info.Attached, "attachment")
-	if info.Owner != nil {
-		text += fmt.Sprintf(", locked by process %d", info.Owner.PID)
-	}
-	return text
 }
 
 func removeDead(cmd *cobra.Command) error {
@@ -103,7 +87,7 @@ func removeDead(cmd *cobra.Command) error {
 		return err
 	}
 	for _, info := range swept {
-		name := showKey(info.Key, maxShownKey)
+		name := segments.ShowKey(info.Key, segments.MaxShownKey)
 		if info.Key == "" {
 			name = info.Name // its creator died before it wrote the key
 		}

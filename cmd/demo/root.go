@@ -41,12 +41,12 @@ const rootExamples = `  seq 1000 | demo --key numbers &
 // store is the flag --store.
 var store string
 
-// storeOptions name the store that the flags name.
-func storeOptions() []shm.Option {
-	if store == "" {
-		return nil
+// storeOptions returns options, and one for the store that the flags name.
+func storeOptions(opts ...shm.Option) []shm.Option {
+	if store != "" {
+		opts = append(opts, shm.Dir(store))
 	}
-	return []shm.Option{shm.Dir(store)}
+	return opts
 }
 
 // storePath returns the path of the store, which need not exist.
@@ -82,7 +82,7 @@ func newRoot() *cobra.Command {
 		"use the store in `DIR` (default $QSHM_DIR, else /dev/shm/qshm-UID, else in the temp directory)")
 	root.PersistentFlags().BoolP("help", "h", false, "print this help")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err, cmd.CommandPath()} })
-	root.AddCommand(newTour(), newTourPeer(), newSend(), newRecv(), newFrames(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newBench(), newBenchPeer(), newRm())
+	root.AddCommand(newTour(), newSend(), newRecv(), newFrames(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newBench(), newPeer(), newRm())
 	root.SetHelpCommand(newHelp())
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
@@ -109,7 +109,7 @@ func newHelp() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return usageError{fmt.Errorf("unknown command %q", args[len(args)-1]), "demo"}
+				return usage(cmd.Root(), "unknown command %q", args[len(args)-1])
 			}
 			return about.Help()
 		},
@@ -122,30 +122,11 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	err := fmt.Errorf("unknown command %q", args[0])
+	perhaps := ""
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		err = fmt.Errorf("%w, perhaps %q", err, near[0])
+		perhaps = fmt.Sprintf(", perhaps %q", near[0])
 	}
-	return usageError{err, "demo"}
-}
-
-// oneKey wants exactly one argument, a key.
-func oneKey(cmd *cobra.Command, args []string) error {
-	switch {
-	case len(args) == 0:
-		return usageError{errors.New("name the KEY of a segment"), cmd.CommandPath()}
-	case len(args) > 1:
-		return usageError{fmt.Errorf("one KEY is wanted, but got %q; put a key with spaces in quotes", args), cmd.CommandPath()}
-	}
-	return nil
-}
-
-// noArgs refuses arguments.
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no arguments, but got %q", cmd.Name(), args), cmd.CommandPath()}
-	}
-	return nil
+	return usage(cmd, "unknown command %q%s", args[0], perhaps)
 }
 
 const usageTemplate = `Usage:

@@ -39,35 +39,28 @@ func newSend() *cobra.Command {
 		framed, noWait bool
 		size           = units.Size(defaultRing)
 	)
-	cmd := &cobra.Command{
-		Use:               "send KEY",
-		Short:             "Send lines or messages to other processes",
-		Long:              sendHelp,
-		ValidArgsFunction: completeKey(noFiles),
-		Args:              oneKey,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkRing(cmd, size); err != nil {
-				return err
-			}
-			s, err := openStream(cmd.Context(), args[0], int(size))
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			t := newTransfer(cmd, s, "sent")
-			defer t.end()
-			err = interruptible(cmd.Context(), func() error {
-				return t.sendInput(cmd.Context(), framed, noWait)
-			})
-			if err != nil || !noWait {
-				return err
-			}
-			if info, err := shm.Stat(args[0], storeOptions()...); err == nil && info.Attached == 1 && t.messages.Load() > 0 {
-				say(cmd, "no other process uses %q, so the messages are destroyed now", args[0])
-			}
-			return nil
-		},
-	}
+	cmd := keyCommand("send", "Send lines or messages to other processes", sendHelp, func(cmd *cobra.Command, key string) error {
+		if err := checkRing(cmd, size); err != nil {
+			return err
+		}
+		s, err := openStream(cmd, key, int(size))
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		t := newTransfer(cmd, s, "sent")
+		defer t.end()
+		err = interruptible(cmd.Context(), func() error {
+			return t.sendInput(cmd.Context(), framed, noWait)
+		})
+		if err != nil || !noWait {
+			return err
+		}
+		if info, err := shm.Stat(key, storeOptions()...); err == nil && info.Attached == 1 && t.messages.Load() > 0 {
+			say(cmd, "no other process uses %q, so the messages are destroyed now", key)
+		}
+		return nil
+	})
 	cmd.Flags().BoolVar(&framed, "framed", false, "the input is messages with a length before each")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the first reader")
 	cmd.Flags().VarP(&size, "size", "s", "size of the ring if this run creates it")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/terminal"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 	"qshm/shm/stream"
@@ -32,18 +33,17 @@ func addShare(root *cobra.Command) {
 	flags.BoolVarP(&s.onlyRead, "read", "r", false, "only read, and wait for a writer if there is none yet")
 	flags.IntVar(&s.readers, "readers", 0, "wait for `N` readers before writing (default 1 if the input is no terminal)")
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkRing(cmd, size); err != nil {
+		if err := errors.Join(exclude(cmd, "read", "readers"), checkRing(cmd, size)); err != nil {
 			return err
 		}
+		s.writes = !s.onlyRead && !isNull(cmd.InOrStdin())
+		s.types = s.writes && terminal.Is(cmd.InOrStdin())
 		switch {
 		case s.readers < 0:
-			return usageError{fmt.Errorf("--readers %d: want a number of processes", s.readers), "demo"}
-		case s.readers > 0 && s.onlyRead:
-			return usageError{errors.New("--read and --readers exclude each other: one reads, the other writes"), "demo"}
-		}
-		s.writes = !s.onlyRead && !isNull(cmd.InOrStdin())
-		s.types = s.writes && isTerminal(cmd.InOrStdin())
-		if s.writes && !s.types && !flags.Changed("readers") {
+			return usage(cmd, "--readers %d: want a number of processes", s.readers)
+		case flags.Changed("readers") && !s.writes:
+			return usage(cmd, "--readers means nothing to a run that only reads")
+		case s.writes && !s.types && !flags.Changed("readers"):
 			s.readers = 1
 		}
 		return s.run(cmd.Context(), int(size))
@@ -57,7 +57,7 @@ func isNull(f any) bool {
 		return false
 	}
 	info, err := file.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 || isTerminal(f) {
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 || terminal.Is(f) {
 		return false
 	}
 	null, err := os.Stat(os.DevNull)
@@ -79,12 +79,8 @@ type sharing struct {
 // say reports on standard error; standard output is for the text.
 func (s *sharing) say(format string, args ...any) { say(s.cmd, format, args...) }
 
-func say(cmd *cobra.Command, format string, args ...any) {
-	fmt.Fprintf(cmd.ErrOrStderr(), "demo: "+format+"\n", args...)
-}
-
 func (s *sharing) run(ctx context.Context, size int) (err error) {
-	s.Stream, err = openStream(ctx, s.key, size)
+	s.Stream, err = openStream(s.cmd, s.key, size)
 	if errors.Is(err, stream.ErrNotStream) {
 		return fmt.Errorf("%q has other contents; name another key with --key", s.key)
 	}
@@ -96,17 +92,18 @@ func (s *sharing) run(ctx context.Context, size int) (err error) {
 	if err != nil {
 		return err
 	}
-	did, doing := "attached to", "showing what the others write"
-	if info.Attached == 1 {
-		did, doing = "created", "waiting for a writer"
-	}
+	// Which of several runs that start at once has created the segment, none of them
+	// knows.
+	doing := "showing what the others write"
 	switch {
 	case s.types:
 		doing = "type lines, and see those of other runs; Ctrl-D ends"
 	case s.writes:
 		doing = "sharing the input"
+	case info.Attached == 1:
+		doing = "waiting for a writer"
 	}
-	s.say("%s %q, %s, %d attached; %s", did, s.key, units.Format(int64(s.Capacity())), info.Attached, doing)
+	s.say("attached to %q, %s, %d attached; %s", s.key, units.Format(int64(s.Capacity())), info.Attached, doing)
 	switch {
 	case s.types:
 		err = s.talk(ctx)
@@ -237,13 +234,9 @@ func (s *sharing) read(ctx context.Context) error {
 	return err
 }
 
-// show writes the texts of other runs to the output. On a terminal each line begins
-// with the process that it is from, if several write.
+// show writes the texts of other runs to the output.
 func (s *sharing) show(ctx context.Context, sub *stream.Subscription) error {
-	out := s.cmd.OutOrStdout()
-	named := isTerminal(out)
-	writers := map[string]bool{}
-	last, open := "", false // whose text was written last, and whether its line has not ended
+	names := terminal.Names{Out: s.cmd.OutOrStdout()}
 	for {
 		message, err := sub.Next(ctx)
 		if err != nil {
@@ -251,8 +244,11 @@ func (s *sharing) show(ctx context.Context, sub *stream.Subscription) error {
 		}
 		from, sign, text := unpack(message)
 		pid, _, _ := strings.Cut(from, ".")
-		if writers[from] = true; sign == left {
-			delete(writers, from)
+		if pid == "" {
+			pid = "?" // from demo send, or another program
+		}
+		if names.Joins(from); sign == left {
+			names.Leaves(from)
 		}
 		if from == s.self {
 			continue
@@ -260,28 +256,7 @@ func (s *sharing) show(ctx context.Context, sub *stream.Subscription) error {
 		if s.types && sign != "" {
 			s.say("%s has %s", pid, map[string]string{joined: "joined", left: "left"}[sign])
 		}
-		if named && len(writers) > 1 && len(text) > 0 {
-			if pid == "" {
-				pid = "?" // from demo send, or another program
-			}
-			var lines bytes.Buffer
-			if open && from != last {
-				lines.WriteByte('\n')
-				open = false
-			}
-			for line := range bytes.Lines(text) {
-				if !open {
-					lines.WriteString(dim(out, pid+": "))
-				}
-				lines.Write(line)
-				open = false // the next line of the text is one
-			}
-			text = lines.Bytes()
-		}
-		if len(text) > 0 {
-			last, open = from, text[len(text)-1] != '\n'
-		}
-		if _, err := out.Write(text); err != nil {
+		if err := names.Write(from, pid, text); err != nil {
 			return err
 		}
 	}
@@ -309,14 +284,4 @@ func unpack(message []byte) (from, sign string, text []byte) {
 		return "", "", message
 	}
 	return "", "", append(message[:len(message):len(message)], '\n')
-}
-
-// pause waits for a while, unless the context ends.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/shm/single"
 )
 
@@ -55,7 +55,7 @@ func newSingle() *cobra.Command {
 					return err
 				}
 				if !send {
-					return codeError{codeBusy, fmt.Sprintf("an instance of %q is running; with --send it gets these arguments", key)}
+					return exit.Errorf(exit.Busy, "an instance of %q is running; with --send it gets these arguments", key)
 				}
 				err = single.Send(cmd.Context(), key, packArgs(command), storeOptions()...)
 				if !errors.Is(err, single.ErrNotRunning) {
@@ -80,7 +80,7 @@ func runInstance(cmd *cobra.Command, instance *single.Instance, command []string
 			serve(cmd, unpackArgs(message), onMessage)
 		}
 	}()
-	err := runCommand(command[0], command[1:], nil, nil)
+	err := runCommand(command, nil, nil)
 	cancel()
 	<-served // the last message that was taken
 	if closed := instance.Close(); err == nil {
@@ -103,7 +103,7 @@ func serve(cmd *cobra.Command, args []string, onMessage string) {
 	run := exec.Command(name, all...)
 	run.Stdout, run.Stderr = os.Stdout, os.Stderr
 	if err := run.Run(); err != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "demo: --on-message: %v\n", err)
+		say(cmd, "--on-message: %v", err)
 	}
 }
 

@@ -103,3 +103,16 @@ func About(n int64) string {
 	}
 	return Count(n, "byte")
 }
+
+// Time writes a number of nanoseconds with three digits.
+func Time(ns float64) string {
+	for _, u := range []struct {
+		ns   float64
+		name string
+	}{{1e9, "s"}, {1e6, "ms"}, {1e3, "µs"}} {
+		if ns >= u.ns {
+			return fmt.Sprintf("%.3g %s", ns/u.ns, u.name)
+		}
+	}
+	return fmt.Sprintf("%.3g ns", ns)
+}

@@ -1,4 +1,5 @@
-package main
+// Package editor is the full screen of demo edit and demo view.
+package editor
 
 import (
 	"context"
@@ -9,22 +10,20 @@ import (
 	"unicode"
 
 	"github.com/gdamore/tcell/v2"
-	"github.com/rivo/uniseg"
 
-	"qshm/cmd/demo/internal/doc"
+	"qshm/cmd/demo/internal/editor/doc"
 	"qshm/cmd/demo/internal/layout"
+	"qshm/cmd/demo/internal/segments"
+	"qshm/cmd/demo/internal/terminal"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
 
-// The full screen of edit and view: one loop that waits for keys and for changes by
-// other processes, and looks once a second which of them are alive.
-
 type editor struct {
-	doc    *doc.Doc
-	key    string
-	role   doc.Role
-	screen tcell.Screen
+	*terminal.Screen
+	doc  *doc.Doc
+	key  string
+	role doc.Role
 
 	text    string // of the segment, at version
 	version uint32
@@ -35,8 +34,6 @@ type editor struct {
 
 	peers map[uint64]doc.Peer
 	alive map[uint64]bool
-	news  string // what just happened
-	err   bool   // news is an error
 
 	pasting bool
 	pasted  strings.Builder
@@ -46,13 +43,31 @@ type editor struct {
 // everything else at once.
 const lookEvery = time.Second
 
-func (e *editor) run(ctx context.Context) error {
-	var err error
-	if e.screen, err = newScreen(); err != nil {
+// Run shows the text in seg until the user quits.
+func Run(ctx context.Context, seg *shm.Segment, role doc.Role) error {
+	d, err := doc.Join(seg, role)
+	if errors.Is(err, doc.ErrForeign) {
+		return fmt.Errorf("%q has other contents (%s, no text of \"demo edit\"); \"demo read --hex\" shows them",
+			seg.Key(), units.Format(int64(seg.Size())))
+	}
+	if err != nil {
 		return err
 	}
-	defer e.screen.Fini()
-	e.screen.EnablePaste()
+	e := &editor{doc: d, key: seg.Key(), role: role, follow: role == doc.Viewer}
+	err = e.run(ctx)
+	if left := d.Leave(); err == nil {
+		err = left
+	}
+	return err
+}
+
+func (e *editor) run(ctx context.Context) error {
+	var err error
+	if e.Screen, err = terminal.NewScreen(); err != nil {
+		return err
+	}
+	defer e.Fini()
+	e.EnablePaste()
 	first, err := e.doc.Load()
 	if err != nil {
 		return err
@@ -61,77 +76,49 @@ func (e *editor) run(ctx context.Context) error {
 		return err
 	}
 	e.take(first)
-	e.news = "type: every keystroke is shared"
+	e.Say("type: every keystroke is shared")
 	if e.role == doc.Viewer {
-		e.news = "showing what is typed"
+		e.Say("showing what is typed")
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
-	states, watched := make(chan doc.State), make(chan error, 1)
-	go func() { watched <- e.watch(ctx, first.Version, states) }()
-	events, quit := make(chan tcell.Event, 64), make(chan struct{})
-	go e.screen.ChannelEvents(events, quit)
-	look := time.NewTicker(lookEvery)
+	changes, watched := make(chan func() error), make(chan struct{})
+	go func() {
+		e.watch(ctx, first.Version, changes)
+		close(watched)
+	}()
 	defer func() {
-		look.Stop()
-		close(quit)
 		cancel()
 		select {
 		case <-watched: // a Wait in progress would keep the attachment
 		case <-time.After(lookEvery): // it waits for the lock; the process ends anyway
 		}
 	}()
-	for {
-		e.draw()
-		select {
-		case ev, ok := <-events:
-			if !ok || !e.handle(ev) {
-				return nil
-			}
-			for more := true; more; { // draw once for all keys that are there
-				select {
-				case ev, ok := <-events:
-					if !ok || !e.handle(ev) {
-						return nil
-					}
-				default:
-					more = false
-				}
-			}
-		case s := <-states:
-			e.take(s)
-		case err := <-watched:
-			watched <- nil
-			return err
-		case <-look.C:
-			if alone() {
-				return nil
-			}
-			if !e.lookAround() {
-				continue
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return e.Screen.Run(ctx, e, lookEvery, changes)
 }
 
 // watch passes on each change. Of several changes while the screen is busy it passes
 // on the last.
-func (e *editor) watch(ctx context.Context, version uint32, states chan<- doc.State) error {
+func (e *editor) watch(ctx context.Context, version uint32, changes chan<- func() error) {
 	for {
-		if err := e.doc.Wait(ctx, version); err != nil {
-			return err
-		}
-		s, err := e.doc.Load()
-		if err != nil {
-			return err
+		err := e.doc.Wait(ctx, version)
+		var s doc.State
+		if err == nil {
+			s, err = e.doc.Load()
 		}
 		version = s.Version
+		change := func() error {
+			if err == nil {
+				e.take(s)
+			}
+			return err
+		}
 		select {
-		case states <- s:
+		case changes <- change:
 		case <-ctx.Done():
-			return ctx.Err()
+		}
+		if err != nil {
+			return
 		}
 	}
 }
@@ -172,49 +159,34 @@ func (e *editor) meet(peers []doc.Peer) {
 			e.alive = alive
 		}
 		if e.alive[p.ID] {
-			e.say("%s %d has joined", p.Role, p.PID)
+			e.Say("%s %d has joined", p.Role, p.PID)
 		}
 	}
 	for id, p := range e.peers {
 		if _, still := now[id]; !still && e.alive[id] {
-			e.say("%s %d has left", p.Role, p.PID)
+			e.Say("%s %d has left", p.Role, p.PID)
 		}
 	}
 	e.peers = now
 }
 
-// lookAround reports the peers that have died. It returns whether there are any.
-func (e *editor) lookAround() bool {
+// Look reports the peers that have died.
+func (e *editor) Look() {
 	alive, err := e.doc.Alive()
 	if err != nil {
-		e.complain(err)
-		return true
+		e.Complain("%v", err)
+		return
 	}
-	changed := false
 	for id, p := range e.peers {
 		if e.alive[id] && !alive[id] {
-			e.say("%s %d has died", p.Role, p.PID)
-			changed = true
+			e.Say("%s %d has died", p.Role, p.PID)
 		}
 	}
 	e.alive = alive
-	return changed
 }
 
-func (e *editor) say(format string, args ...any) {
-	e.news, e.err = fmt.Sprintf(format, args...), false
-}
-
-func (e *editor) complain(err error) {
-	line, _ := explain(context.Background(), err)
-	e.news, e.err = line, true
-}
-
-// handle does what an event asks for. It returns false to quit.
-func (e *editor) handle(ev tcell.Event) bool {
+func (e *editor) Handle(ev tcell.Event) (more bool) {
 	switch ev := ev.(type) {
-	case *tcell.EventResize:
-		e.screen.Sync()
 	case *tcell.EventPaste:
 		if e.pasting = ev.Start(); !e.pasting {
 			e.insert(e.pasted.String())
@@ -265,7 +237,7 @@ func (e *editor) press(ev *tcell.EventKey) bool {
 		if e.role == doc.Viewer {
 			e.move(len(e.text))
 			e.follow = true
-			e.say("following")
+			e.Say("following")
 			return true
 		}
 		e.move(e.row().End)
@@ -316,7 +288,7 @@ func (e *editor) edit(fn func()) {
 	})
 	e.goal = -1
 	if err != nil {
-		e.complain(err)
+		e.Complain("%v", err)
 		return
 	}
 	e.version = version // watch may have loaded an older one
@@ -333,14 +305,12 @@ func (e *editor) insert(added string) {
 		e.text = e.text[:e.cursor] + fits + e.text[e.cursor:]
 		e.cursor += len(fits)
 		switch {
-		case len(fits) < len(added):
-			reason := "the store is full"
-			if err != nil && !errors.Is(err, shm.ErrNoSpace) {
-				reason, _ = explain(context.Background(), err)
-			}
-			e.news, e.err = fmt.Sprintf("kept %d of %s: %s", len(fits), units.Count(len(added), "byte"), reason), true
-		case e.err:
-			e.say("")
+		case len(fits) == len(added):
+			e.Calm()
+		case err == nil || errors.Is(err, shm.ErrNoSpace):
+			e.Complain("kept %d of %s: the store is full", len(fits), units.Count(len(added), "byte"))
+		default:
+			e.Complain("kept %d of %s: %v", len(fits), units.Count(len(added), "byte"), err)
 		}
 	})
 }
@@ -362,16 +332,16 @@ func (e *editor) delete(to func() int) {
 		}
 		e.text = e.text[:from] + e.text[end:]
 		e.cursor = from
-		if e.err && end > from {
-			e.say("")
+		if end > from {
+			e.Calm()
 		}
 	})
 }
 
 // Moving.
 
-func (e *editor) width() int  { w, _ := e.screen.Size(); return max(w, 2) }
-func (e *editor) height() int { _, h := e.screen.Size(); return max(h-2, 1) }
+func (e *editor) width() int  { w, _ := e.Size(); return max(w, 2) }
+func (e *editor) height() int { _, h := e.Size(); return max(h-2, 1) }
 
 func (e *editor) rows() []layout.Row { return layout.Rows(e.text, e.width()) }
 
@@ -396,45 +366,37 @@ func (e *editor) moveRows(n int) {
 
 // Drawing.
 
-func (e *editor) draw() {
-	s := e.screen
-	s.Clear()
+func (e *editor) Draw() {
+	e.Clear()
 	rows, height := e.rows(), e.height()
 	at := layout.RowOf(rows, e.cursor)
 	e.top = min(max(e.top, at-height+1), at)
 	e.top = max(min(e.top, len(rows)-height), 0)
 	for y := 0; y < height && e.top+y < len(rows); y++ {
 		row := rows[e.top+y]
-		drawText(s, 0, y, e.text[row.Start:row.End], tcell.StyleDefault)
+		e.Put(0, y, e.text[row.Start:row.End], tcell.StyleDefault)
 	}
 	x := layout.Column(e.text, rows[at], e.cursor)
 	if e.role == doc.Editor || !e.follow {
-		s.ShowCursor(min(x, e.width()-1), at-e.top)
+		e.ShowCursor(min(x, e.width()-1), at-e.top)
 	} else {
-		s.HideCursor()
+		e.HideCursor()
 	}
 	e.drawStatus(height)
-	s.Show()
 }
 
 // drawStatus draws the two lines at the bottom: the state, and what has just happened.
 // A narrow screen cuts their ends.
 func (e *editor) drawStatus(y int) {
-	width, bar := e.width(), tcell.StyleDefault.Reverse(true)
-	line := fmt.Sprintf(" %s %s  %s in %s  version %d  %s", map[doc.Role]string{doc.Editor: "edit", doc.Viewer: "view"}[e.role],
-		showKey(e.key, maxShownKey), units.Count(len(e.text), "byte"), units.Format(int64(e.doc.Size())), e.version, e.present())
-	drawText(e.screen, 0, y, strings.Repeat(" ", width), bar)
-	drawText(e.screen, 0, y, layout.Cut(line, width), bar)
-
-	style := tcell.StyleDefault
-	if e.err {
-		if style = style.Bold(true); coloursWanted() {
-			style = style.Foreground(tcell.ColorRed)
-		}
+	command := "edit"
+	if e.role == doc.Viewer {
+		command = "view"
 	}
-	drawText(e.screen, 0, y+1, layout.Cut(" "+e.news, width), style)
-	if keys := "Ctrl-Q quits "; uniseg.StringWidth(e.news)+len(keys)+3 <= width {
-		drawText(e.screen, width-len(keys), y+1, keys, tcell.StyleDefault.Dim(true))
+	e.PutBar(y, fmt.Sprintf(" %s %s  %s in %s  version %d  %s", command, segments.ShowKey(e.key, segments.MaxShownKey),
+		units.Count(len(e.text), "byte"), units.Format(int64(e.doc.Size())), e.version, e.present()), tcell.StyleDefault.Reverse(true))
+	used := e.PutNews(y + 1)
+	if keys := "Ctrl-Q quits "; used+2+len(keys) <= e.width() {
+		e.Put(e.width()-len(keys), y+1, keys, tcell.StyleDefault.Dim(true))
 	}
 }
 
@@ -447,34 +409,4 @@ func (e *editor) present() string {
 		}
 	}
 	return units.Count(count[doc.Editor], "editor") + ", " + units.Count(count[doc.Viewer], "viewer")
-}
-
-// drawText draws text in one row.
-func drawText(s tcell.Screen, x, y int, text string, style tcell.Style) {
-	for i := 0; i < len(text); {
-		n, w := layout.First(text[i:], x)
-		cluster := []rune(text[i : i+n])
-		if cluster[0] == '\t' || unicode.IsControl(cluster[0]) {
-			cluster = []rune{' '}
-		}
-		s.SetContent(x, y, cluster[0], cluster[1:], style)
-		x += w
-		i += n
-	}
-}
-
-// newScreen takes the terminal over.
-func newScreen() (tcell.Screen, error) {
-	forceUTF8()
-	s, err := tcell.NewScreen()
-	if err == nil {
-		err = s.Init()
-	}
-	if errors.Is(err, tcell.ErrTermNotFound) {
-		return nil, fmt.Errorf("this kind of terminal is not known; try TERM=xterm: %w", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the terminal cannot be used: %w", err)
-	}
-	return s, nil
 }

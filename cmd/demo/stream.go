@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/terminal"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 	"qshm/shm/stream"
@@ -21,17 +22,17 @@ const minRing = 4096
 // checkRing refuses a ring that is too small or too large.
 func checkRing(cmd *cobra.Command, size units.Size) error {
 	if size < minRing {
-		return usageError{fmt.Errorf("--size %d is too small: want at least %d", size, minRing), cmd.CommandPath()}
+		return usage(cmd, "--size %d is too small: want at least %d", size, minRing)
 	}
 	if uint64(size) > 8<<30 {
-		return usageError{fmt.Errorf("--size %d is too large: a ring has at most 8 GiB", size), cmd.CommandPath()}
+		return usage(cmd, "--size %d is too large: a ring has at most 8 GiB", size)
 	}
 	return nil
 }
 
 // openStream attaches to the stream of a key, or creates it with a ring of size bytes.
-func openStream(ctx context.Context, key string, size int) (*stream.Stream, error) {
-	return stream.Open(key, size, append(storeOptions(), shm.WithContext(ctx))...)
+func openStream(cmd *cobra.Command, key string, size int) (*stream.Stream, error) {
+	return stream.Open(key, size, storeOptions(shm.WithContext(cmd.Context()))...)
 }
 
 // interruptible calls fn, and does not wait for it if ctx ends: a read of the input
@@ -42,6 +43,16 @@ func interruptible(ctx context.Context, fn func() error) error {
 	select {
 	case err := <-done:
 		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// pause waits for a while, unless the context ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -66,7 +77,7 @@ const (
 
 func newTransfer(cmd *cobra.Command, s *stream.Stream, verb string) *transfer {
 	t := &transfer{Stream: s, cmd: cmd, verb: verb, stop: make(chan struct{})}
-	if !isTerminal(cmd.ErrOrStderr()) {
+	if !terminal.Is(cmd.ErrOrStderr()) {
 		t.verb = ""
 	}
 	t.watch.Go(t.run)
@@ -101,18 +112,12 @@ func (t *transfer) add(n int) {
 }
 
 func (t *transfer) run() {
-	out := t.cmd.ErrOrStderr()
+	line := terminal.StatusLine{Out: t.cmd.ErrOrStderr()}
+	defer line.Clear()
 	begun := time.Now()
 	tick := time.NewTicker(everyProgress)
 	defer tick.Stop()
-	shown, before, still := false, int64(0), 0
-	clear := func() {
-		if shown {
-			fmt.Fprint(out, "\r\x1b[K")
-		}
-		shown = false
-	}
-	defer clear()
+	before, still := int64(0), 0
 	for {
 		select {
 		case <-tick.C:
@@ -124,15 +129,12 @@ func (t *transfer) run() {
 			still = 0
 		}
 		if still == int(firstProgress/everyProgress) {
-			clear()
+			line.Clear()
 			t.sayWhoIsBehind()
 		}
-		took := time.Since(begun)
-		if n != before && t.verb != "" && took > firstProgress {
-			clear()
-			fmt.Fprintf(out, "%s %s, %s, %s a second", t.verb, units.Count(n, "message"),
-				units.About(t.bytes.Load()), units.About(int64(float64(t.bytes.Load())/took.Seconds())))
-			shown = true
+		if took := time.Since(begun); n != before && t.verb != "" && took > firstProgress {
+			line.Show(fmt.Sprintf("%s %s, %s, %s a second", t.verb, units.Count(n, "message"),
+				units.About(t.bytes.Load()), units.About(int64(float64(t.bytes.Load())/took.Seconds()))))
 		}
 		before = n
 	}

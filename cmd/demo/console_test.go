@@ -18,11 +18,12 @@ import (
 	"github.com/hinshun/vt10x"
 	"golang.org/x/term"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/shm"
 )
 
-// A terminal runs the program on a pseudo-terminal, and keeps what the screen shows.
-type terminal struct {
+// A console runs the program on a pseudo-terminal, and keeps what the screen shows.
+type console struct {
 	t       testing.TB
 	cmd     *exec.Cmd
 	pty     *os.File
@@ -32,9 +33,9 @@ type terminal struct {
 	ended   chan error
 }
 
-func openTerminal(t testing.TB, dir string, args ...string) *terminal {
+func openTerminal(t testing.TB, dir string, args ...string) *console {
 	t.Helper()
-	x := &terminal{t: t, cmd: exec.Command("demo", args...), changed: make(chan struct{}, 1), ended: make(chan error, 1)}
+	x := &console{t: t, cmd: exec.Command("demo", args...), changed: make(chan struct{}, 1), ended: make(chan error, 1)}
 	x.cmd.Env = append(os.Environ(), "QSHM_DIR="+dir, "TERM=xterm-256color", "LC_ALL=C.UTF-8", "NO_COLOR=")
 	ptmx, tty, err := pty.Open()
 	if err != nil {
@@ -75,7 +76,7 @@ func openTerminal(t testing.TB, dir string, args ...string) *terminal {
 	return x
 }
 
-func (x *terminal) resize(columns, rows int) {
+func (x *console) resize(columns, rows int) {
 	if err := pty.Setsize(x.pty, &pty.Winsize{Cols: uint16(columns), Rows: uint16(rows)}); err != nil {
 		x.t.Fatal(err)
 	}
@@ -85,7 +86,7 @@ func (x *terminal) resize(columns, rows int) {
 }
 
 // rows returns the rows of the screen, without blanks at their ends.
-func (x *terminal) rows() []string {
+func (x *console) rows() []string {
 	rows := strings.Split(x.vt.String(), "\n")
 	for i := range rows {
 		rows[i] = strings.TrimRight(rows[i], " ")
@@ -93,7 +94,7 @@ func (x *terminal) rows() []string {
 	return rows
 }
 
-func (x *terminal) typed(text string) {
+func (x *console) typed(text string) {
 	x.t.Helper()
 	if _, err := x.pty.WriteString(text); err != nil {
 		x.t.Fatal(err)
@@ -101,7 +102,7 @@ func (x *terminal) typed(text string) {
 }
 
 // until waits until ok.
-func (x *terminal) until(what string, ok func() bool) {
+func (x *console) until(what string, ok func() bool) {
 	x.t.Helper()
 	late := time.After(patience)
 	for !ok() {
@@ -115,19 +116,19 @@ func (x *terminal) until(what string, ok func() bool) {
 }
 
 // see waits until the screen shows text.
-func (x *terminal) see(text string) {
+func (x *console) see(text string) {
 	x.t.Helper()
 	x.until(fmt.Sprintf("%q", text), func() bool { return strings.Contains(strings.Join(x.rows(), "\n"), text) })
 }
 
 // seeRows waits until the first rows are these.
-func (x *terminal) seeRows(want ...string) {
+func (x *console) seeRows(want ...string) {
 	x.t.Helper()
 	x.until(fmt.Sprintf("the rows %q", want), func() bool { return slices.Equal(x.rows()[:len(want)], want) })
 }
 
 // ends waits for the end of the program, which must leave the terminal as it was.
-func (x *terminal) ends(code int) {
+func (x *console) ends(code int) {
 	x.t.Helper()
 	select {
 	case <-x.ended:
@@ -283,7 +284,7 @@ func TestKilledGuard(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	view := openTerminal(t, dir, "view", "notes")
-	view.ends(codeNotExist)
+	view.ends(exit.NotExist)
 	view.see("there is no text \"notes\" in ")
 	nothingLeft(t)
 }
@@ -318,7 +319,7 @@ func TestStoppedEditor(t *testing.T) {
 	nothingLeft(t)
 }
 
-func (x *terminal) pasted(text string) { x.typed("\x1b[200~" + text + "\x1b[201~") }
+func (x *console) pasted(text string) { x.typed("\x1b[200~" + text + "\x1b[201~") }
 
 // The segment grows with the text, and all editors and viewers go on.
 func TestTextGrows(t *testing.T) {
@@ -338,14 +339,14 @@ func TestTextGrows(t *testing.T) {
 	}
 	second.see("2880 bytes in ")
 	second.typed("of the second ")
-	for _, x := range []*terminal{edit, view} {
+	for _, x := range []*console{edit, view} {
 		x.see("2894 bytes in ")
 	}
 	edit.pasted(strings.Repeat("y", 200_000)) // more than double
 	view.see("202894 bytes in ")
 	second.see("202894 bytes in ")
 	second.typed("\x1b[H\x1b[A\x1b[A\x1b[A\x1b[Ato the end")
-	for _, x := range []*terminal{edit, view, second} {
+	for _, x := range []*console{edit, view, second} {
 		x.see("202904 bytes in ")
 		x.typed(quit)
 		x.ends(0)
