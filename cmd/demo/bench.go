@@ -18,28 +18,10 @@ import (
 
 // Measuring on this machine what calls of the library take.
 
-const benchHelp = `Measure on this machine what calls of the library take, in about six seconds.
-
-  lock and unlock      without another process that wants the lock
-  snapshot of 4 KiB    a consistent copy, without the lock
-  message of 64 bytes  sent and received by one process
-  round trip           to a second process that sleeps until a change, and back
-  attach and detach    by a process that is attached already
-  create and destroy   64 KiB, with the memory allocated
-
-Half of all calls take the median or less, 99 of 100 take p99 or less. Very
-short calls are measured many at a time. The machine should be idle.
-
---json prints an array of objects: what (as in the table), calls, and
-median_ns, p99_ns, calls_per_second.`
-
-const benchExamples = `  demo bench
-  demo bench --each 3 --json > figures.json`
-
 func newBench() *cobra.Command {
 	var asJSON bool
 	each := units.Duration(time.Second)
-	cmd := plainCommand("bench", "Measure what calls of the library take", benchHelp, func(cmd *cobra.Command) error {
+	cmd := plainCommand("bench", "Measure what calls of the library take", func(cmd *cobra.Command) error {
 		each := time.Duration(each)
 		if each < time.Millisecond || each > time.Minute {
 			return usage(cmd, "--each %v: want 1ms to 1m", each)
@@ -60,7 +42,7 @@ func newBench() *cobra.Command {
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().Var(&each, "each", "measure each call for TIME: seconds, or 500ms, 1m")
-	return withHelp(cmd, benchExamples, exitPermission, exitNoSpace)
+	return withHelp(cmd)
 }
 
 // benchResult is one line of the table. benchHelp documents its JSON.
@@ -73,24 +55,19 @@ type benchResult struct {
 }
 
 func runBench(ctx context.Context, each time.Duration) (results []benchResult, err error) {
-	const key, size = "demo bench", 64 << 10
-	dir, err := benchStore()
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	in := shm.Dir(dir)
-	seg, err := shm.Create(key, size, in)
+	const size = 64 << 10
+	key, in := fmt.Sprintf("demo bench %d", os.Getpid()), storeOptions()
+	seg, err := shm.Create(key, size, in...)
 	if err != nil {
 		return nil, err
 	}
 	defer seg.Close()
-	second, err := startPeer(dir, key)
+	second, err := startPeer(key)
 	if err != nil {
 		return nil, err
 	}
 	defer second.kill()
-	s, err := stream.Open(key+" stream", size, in)
+	s, err := stream.Open(key+" stream", size, in...)
 	if err != nil {
 		return nil, err
 	}
@@ -125,14 +102,14 @@ func runBench(ctx context.Context, each time.Duration) (results []benchResult, e
 		// A call waits for the answer to the call before.
 		{"round trip", 1, func() error { return takeTurn(ctx, seg, 0) }},
 		{"attach and detach", 1, func() error {
-			other, err := shm.Attach(key, in)
+			other, err := shm.Attach(key, in...)
 			if err != nil {
 				return err
 			}
 			return other.Detach()
 		}},
 		{"create and destroy", 1, func() error {
-			other, err := shm.Create(key+" short-lived", size, in)
+			other, err := shm.Create(key+" short-lived", size, in...)
 			if err != nil {
 				return err
 			}
@@ -172,24 +149,4 @@ func measure(ctx context.Context, batch int, each time.Duration, call func() err
 	r.Median, r.P99 = took[len(took)/2], took[(len(took)-1)*99/100]
 	r.Rate = float64(r.Calls) / now.Sub(start).Seconds()
 	return r, ctx.Err()
-}
-
-// benchStore makes a store for the benchmark, on the file system of the usual one, so
-// that the memory is of the same kind: in the store that --store or the environment
-// names, else beside the user's own.
-func benchStore() (string, error) {
-	parent := store
-	if parent == "" {
-		parent = os.Getenv("QSHM_DIR")
-	}
-	if parent != "" {
-		if err := os.MkdirAll(parent, 0o700); err != nil {
-			return "", err
-		}
-		return os.MkdirTemp(parent, "bench-")
-	}
-	if dir, err := os.MkdirTemp("/dev/shm", "qshm-bench-"); err == nil {
-		return dir, nil
-	}
-	return os.MkdirTemp("", "qshm-bench-")
 }

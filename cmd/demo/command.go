@@ -15,11 +15,10 @@ import (
 // What commands have in common: their arguments and flags, and running another program.
 
 // keyCommand makes a command whose one argument is a key.
-func keyCommand(name, short, long string, run func(cmd *cobra.Command, key string) error) *cobra.Command {
+func keyCommand(name, short string, run func(cmd *cobra.Command, key string) error) *cobra.Command {
 	return &cobra.Command{
 		Use:               name + " KEY",
 		Short:             short,
-		Long:              long,
 		ValidArgsFunction: completeKey(noFiles),
 		Args:              oneKey,
 		RunE:              func(cmd *cobra.Command, args []string) error { return run(cmd, args[0]) },
@@ -27,11 +26,10 @@ func keyCommand(name, short, long string, run func(cmd *cobra.Command, key strin
 }
 
 // plainCommand makes a command without arguments.
-func plainCommand(name, short, long string, run func(cmd *cobra.Command) error) *cobra.Command {
+func plainCommand(name, short string, run func(cmd *cobra.Command) error) *cobra.Command {
 	return &cobra.Command{
 		Use:               name,
 		Short:             short,
-		Long:              long,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args:              noArgs,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return run(cmd) },

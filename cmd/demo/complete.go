@@ -52,20 +52,3 @@ func completeCommand(_ *cobra.Command, args []string, _ string) ([]cobra.Complet
 	}
 	return nil, noFiles
 }
-
-// addCompletionHelp completes the help of the commands that print completion scripts,
-// which cobra makes.
-func addCompletionHelp(root *cobra.Command) {
-	root.InitDefaultCompletionCmd()
-	cmd, _, err := root.Find([]string{"completion"})
-	if err != nil {
-		return
-	}
-	cmd.Short = "Print a script that completes commands and keys in a shell"
-	cmd.Long = cmd.Short + ".\n\nThe help of each shell's command says how to load the script."
-	withHelp(cmd, "  source <(demo completion bash)\n  demo completion fish | source")
-	for _, shell := range cmd.Commands() {
-		shell.Short = "Print the script for " + shell.Name()
-		withHelp(shell, fmt.Sprintf("  demo completion %[1]s\n  demo completion %[1]s --no-descriptions", shell.Name()))
-	}
-}

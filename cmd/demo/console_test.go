@@ -184,7 +184,7 @@ func TestViewersShowWhatIsTyped(t *testing.T) {
 	edit.see("edit notes  0 bytes in 4 KiB")
 	first := openTerminal(t, dir, "view", "notes")
 	first.see("showing what is typed")
-	edit.see("has joined")
+	edit.see("has come")
 	edit.see("1 editor, 1 viewer")
 	edit.typed("hello")
 	first.seeRows("hello")
@@ -200,11 +200,11 @@ func TestViewersShowWhatIsTyped(t *testing.T) {
 
 	second.typed("q")
 	second.ends(0)
-	edit.see("has left")
+	edit.see("has gone")
 	edit.see("1 editor, 1 viewer")
 	edit.typed(quit)
 	edit.ends(0)
-	first.see("has left")
+	first.see("has gone")
 	first.see("0 editors, 1 viewer")
 	first.seeRows("he!llo", "wor")
 	first.typed(quit)
@@ -252,7 +252,7 @@ func TestKilledEditor(t *testing.T) {
 	kill(t, editor)
 	edit.ends(128 + int(syscall.SIGKILL))
 	edit.see("ended by a signal: killed")
-	view.see("has died")
+	view.see("has gone")
 	if row := view.rows()[0]; !strings.HasPrefix(row, "before") || strings.Trim(row, "x") != "before" {
 		t.Errorf("the viewer shows %q", row)
 	}

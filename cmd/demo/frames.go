@@ -12,39 +12,20 @@ import (
 	"qshm/shm/stream"
 )
 
-const framesHelp = `Hand pictures from one process to others, in place.
-
-A run without --watch is a camera: it writes a grey test picture into the ring
---fps times a second, one byte for each point, and ends with Ctrl-C or after
---count pictures. Runs with --watch show it: how many pictures they have seen,
-how long each took from the beginning of the writing until it could be read,
-and how many were passed over. Any number of them, and either side may come
-first. A picture says how large it is; --size is for the camera only.
-
-No picture is copied by the camera. A run with --watch takes the newest picture,
-a copy, and never makes the camera wait; with --all it takes each, in place.
-
-The first run makes the ring, which has room for four pictures; a run with
---watch makes it for pictures of 1920x1080. A camera whose pictures are larger
-than half the ring is refused: start it first.`
-
-const framesExamples = `  demo frames camera &
-  demo frames camera --watch`
-
 func newFrames() *cobra.Command {
 	var (
-		watch, all, noPicture bool
-		fps, count            int
-		size                  = frames.Size{Width: 1920, Height: 1080}
+		watch, all bool
+		fps, count int
+		size       = frames.Size{Width: 1920, Height: 1080}
 	)
-	cmd := keyCommand("frames", "Hand pictures to other processes, in place", framesHelp, func(cmd *cobra.Command, key string) error {
+	cmd := keyCommand("frames", "Hand pictures to other processes, in place", func(cmd *cobra.Command, key string) error {
 		switch {
 		case fps < 1 || fps > 1000:
 			return usage(cmd, "--fps %d: want 1 to 1000", fps)
 		case cmd.Flags().Changed("count") && count < 1:
 			return usage(cmd, "--count %d: want a number of pictures", count)
 		}
-		err := errors.Join(need(cmd, "watch", "all", "no-picture"), exclude(cmd, "watch", "size", "fps", "count"))
+		err := errors.Join(need(cmd, "watch", "all"), exclude(cmd, "watch", "size", "fps", "count"))
 		if err != nil {
 			return err
 		}
@@ -54,18 +35,17 @@ func newFrames() *cobra.Command {
 		}
 		defer s.Close()
 		if watch {
-			return watchFrames(cmd, s, all, frames.NewViewer(cmd.OutOrStdout(), !noPicture))
+			return watchFrames(cmd, s, all, frames.NewViewer(cmd.OutOrStdout()))
 		}
 		return film(cmd, s, size, fps, count)
 	})
 	flags := cmd.Flags()
 	flags.BoolVarP(&watch, "watch", "w", false, "show the pictures of the camera")
 	flags.BoolVar(&all, "all", false, "with --watch, take every picture, and make the camera wait if need be")
-	flags.BoolVar(&noPicture, "no-picture", false, "with --watch, show numbers only")
 	flags.Var(&size, "size", "the size of a picture, in points")
 	flags.IntVar(&fps, "fps", 60, "write `N` pictures a second")
 	flags.IntVarP(&count, "count", "n", 0, "end after `N` pictures")
-	return withHelp(cmd, framesExamples, exitPermission, exitNoSpace, "      6  the camera was killed (--watch)")
+	return withHelp(cmd)
 }
 
 // film is the camera.

@@ -16,21 +16,9 @@ import (
 	"qshm/shm/stream"
 )
 
-const infoHelp = `Describe a segment: its file, the processes that are attached, the one that
-holds the lock, and how often the segment has changed.
-
-Of a stream of messages it also tells how full the ring is, and how far each
-reader is behind.
-
-Looking changes nothing, and does not wait. It attaches only to a live stream,
-for a moment. --json prints one object, as "demo ls --help" describes it.`
-
-const infoExamples = `  demo info frames
-  demo info frames --json | jq .attachments`
-
 func newInfo() *cobra.Command {
 	var asJSON bool
-	cmd := keyCommand("info", "Describe a segment", infoHelp, func(cmd *cobra.Command, key string) error {
+	cmd := keyCommand("info", "Describe a segment", func(cmd *cobra.Command, key string) error {
 		info, err := shm.Stat(key, storeOptions()...)
 		if err != nil {
 			return err
@@ -45,7 +33,7 @@ func newInfo() *cobra.Command {
 		return err
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return withHelp(cmd, infoExamples, exitNotExist, exitPermission)
+	return withHelp(cmd)
 }
 
 // describe says in lines what is known about a segment.

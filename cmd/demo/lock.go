@@ -14,21 +14,6 @@ import (
 	"qshm/shm"
 )
 
-const lockHelp = `Run a command while holding the lock of a segment, as flock(1) does with a file.
-
-If the key has no segment, one is created; it is destroyed with the last run
-that uses it. The lock is free again when the command ends, and also if this
-process is killed: on Linux the command then gets a SIGTERM.
-
-If the last process that held the lock was killed while it held it, a line says
-so, and the command finds QSHM_ABANDONED=1 in its environment: the work that
-the lock protects may be half-done. The next run learns this whether it was
-waiting or comes later, unless the dead segment was destroyed before: by a
-process that attached, or by "demo rm --dead".`
-
-const lockExamples = `  demo lock backup -w 5 -- rsync -a here/ there/
-  demo lock nightly -n -E 0 -- make report    # skipped while another run is on`
-
 // locking is a run of demo lock.
 type locking struct {
 	timeout  units.Duration
@@ -43,7 +28,6 @@ func newLock() *cobra.Command {
 		Use:                   "lock KEY [flags] -- COMMAND [ARG...]",
 		DisableFlagsInUseLine: true,
 		Short:                 "Run a command while holding a segment's lock",
-		Long:                  lockHelp,
 		ValidArgsFunction:     completeKey(byShell),
 		Args:                  keyAndCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,8 +48,7 @@ func newLock() *cobra.Command {
 	cmd.Flags().Lookup("timeout").DefValue = ""
 	cmd.Flags().BoolVarP(&l.try, "nonblock", "n", false, "give up at once if the lock is not free")
 	cmd.Flags().IntVarP(&l.busyCode, "busy-code", "E", exit.Busy, "after giving up, exit with `CODE`")
-	return withHelp(cmd, lockExamples, exitPermission, exitNoSpace,
-		"     75  the lock was not free in time, and the command was not run", exitRun)
+	return withHelp(cmd)
 }
 
 func (l *locking) run(cmd *cobra.Command, key string, command []string) error {

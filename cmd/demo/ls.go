@@ -20,52 +20,6 @@ import (
 	"qshm/shm"
 )
 
-const lsHelp = `List the segments of a store, as ipcs -m does for System V memory.
-
-STATUS is one of
-  live      a process is attached
-  dead      every process that was attached has died; the next run that creates
-            or attaches destroys the segment, and so does "demo rm --dead"
-  removed   the key is free again, but processes are still attached
-  unknown   this user may not read the file, or this system does not have the
-            kind of locks that the segment was made with
-
-KIND is "stream" for a stream of messages (see "demo send --help"), and "-" for
-other memory.
-
-LOCKED BY is the process that holds the segment's lock, or "abandoned" if a
-process died while it held it. Process numbers are those of the process's own
-container, if it runs in one.
-
---json prints an array of objects, one for each segment:
-
-  key          string; its first 256 bytes if it is longer
-  key_base64   the key's bytes, only if the key is not UTF-8 text
-  name, path   of the file in the store
-  size         bytes
-  uid, owner   of the file
-  perm         its permissions, as "0600"
-  created      time, RFC 3339
-  status       as above
-  kind         "stream" or "-"
-  stream       of "demo info", for a stream: capacity, used, sent, writers, and
-               readers: pid, id, group, latest, behind (in bytes); else null
-  attached     number of attachments of live processes
-  attachments  those: pid, read_only, id (16 hex digits, never the same twice)
-  lock_owner   the attachment that holds the lock, or null
-  abandoned    true if a process died while it held the lock, and no process has
-               held it since
-  version      number of unlocks by processes that may have written
-  max_attached how many attachments there can be
-  id           16 hex digits; tells a segment from others with the same key
-
---watch prints the table again whenever it has changed. --watch --json prints
-such an object, on one line, for each segment that is new or has changed; if a
-segment does not exist any more, its last object with the status "gone".`
-
-const lsExamples = `  demo ls -l
-  demo ls --watch --json | jq 'select(.status == "dead").key'`
-
 var lsColumns = []segments.Column{
 	segments.KeyColumn, segments.BytesColumn, segments.AttachedColumn, segments.StatusColumn, segments.KindColumn, segments.LockColumn, segments.OwnerColumn, segments.PermColumn,
 }
@@ -80,7 +34,7 @@ type listing struct {
 func newLs() *cobra.Command {
 	l := listing{every: units.Duration(time.Second)}
 	var watch bool
-	cmd := plainCommand("ls", "List the segments there are", lsHelp, func(cmd *cobra.Command) error {
+	cmd := plainCommand("ls", "List the segments there are", func(cmd *cobra.Command) error {
 		l.out = cmd.OutOrStdout()
 		if err := errors.Join(need(cmd, "watch", "every"), exclude(cmd, "json", "long"), checkEvery(cmd, l.every)); err != nil {
 			return err
@@ -106,7 +60,7 @@ func newLs() *cobra.Command {
 	cmd.Flags().BoolVar(&l.asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print whatever has changed, until Ctrl-C")
 	cmd.Flags().Var(&l.every, "every", "with --watch, look every TIME, at least 100ms")
-	return withHelp(cmd, lsExamples, exitPermission)
+	return withHelp(cmd)
 }
 
 // table returns the path of the store and one line for each segment.
@@ -146,19 +100,15 @@ func (l *listing) watch(ctx context.Context) error {
 // printTables returns a function that prints the table if it has changed since the
 // last call. On a terminal, each table takes the place of the one before.
 func (l *listing) printTables() func([]shm.Info) error {
-	before := ""
-	return func(infos []shm.Info) error {
-		text, between := l.table(infos), ""
-		if text == before {
-			return nil
+	before, clear := "", ""
+	if terminal.Is(l.out) {
+		clear = "\x1b[H\x1b[2J"
+	}
+	return func(infos []shm.Info) (err error) {
+		if text := l.table(infos); text != before {
+			before = text
+			_, err = io.WriteString(l.out, clear+text)
 		}
-		if terminal.Is(l.out) {
-			between = "\x1b[H\x1b[2J" + time.Now().Format(time.TimeOnly) + " "
-		} else if before != "" {
-			between = "\n"
-		}
-		before = text
-		_, err := io.WriteString(l.out, between+text)
 		return err
 	}
 }

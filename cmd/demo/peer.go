@@ -25,13 +25,13 @@ type peer struct {
 	out *bufio.Reader
 }
 
-// startPeer starts a process that works with the segment of key in the store dir.
-func startPeer(dir, key string) (*peer, error) {
+// startPeer starts a process that works with the segment of key.
+func startPeer(key string) (*peer, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{cmd: exec.Command(self, "peer", key, "--store", dir)}
+	p := &peer{cmd: exec.Command(self, "peer", key, "--store", store)}
 	p.cmd.Stderr = os.Stderr
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -16,18 +16,6 @@ import (
 	"qshm/shm"
 )
 
-const readHelp = `Print the bytes of a segment, as they were at one moment.
-
-Reading changes nothing. It takes the lock only if writers are faster than the
-copy several times.
-
---follow prints the bytes again whenever they have changed, without polling. It
-ends with Ctrl-C, or when the segment was removed and no other process is
-attached.`
-
-const readExamples = `  demo read greeting --text
-  demo read greeting --hex --offset 1K --length 64 --follow`
-
 // stretch is the part of a segment that --offset and --length name.
 type stretch struct {
 	offset, length units.Size
@@ -61,7 +49,7 @@ func newRead() *cobra.Command {
 		part              stretch
 		follow, asHex, tx bool
 	)
-	cmd := keyCommand("read", "Print the bytes of a segment", readHelp, func(cmd *cobra.Command, key string) error {
+	cmd := keyCommand("read", "Print the bytes of a segment", func(cmd *cobra.Command, key string) error {
 		if err := exclude(cmd, "hex", "text"); err != nil {
 			return err
 		}
@@ -77,7 +65,7 @@ func newRead() *cobra.Command {
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "print again whenever the bytes have changed")
 	cmd.Flags().BoolVar(&asHex, "hex", false, "print a table of hexadecimal digits")
 	cmd.Flags().BoolVar(&tx, "text", false, "end before the first zero byte, and end the line")
-	return withHelp(cmd, readExamples, exitNotExist, exitPermission, "      6  printed, perhaps half-written: the last writer died holding the lock")
+	return withHelp(cmd)
 }
 
 // reading is a run of demo read.
@@ -151,29 +139,20 @@ func (r *reading) show(data []byte, off int64) []byte {
 // wait returns when the segment has changed. It ends following when the segment will
 // not change any more, because no other process can write.
 func (r *reading) wait(ctx context.Context, since uint32) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	woken := make(chan error, 1)
-	go func() {
-		_, err := r.seg.Wait(ctx, since)
-		woken <- err
-	}()
-	look := time.NewTicker(time.Second)
-	defer look.Stop()
 	for {
-		select {
-		case err := <-woken:
+		second, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := r.seg.Wait(second, since)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return err
-		case <-look.C:
-			info, err := r.seg.Info()
-			if err == nil && info.Status == shm.StatusRemoved && info.Attached == 1 {
-				r.follow = false
-			}
-			if err != nil || !r.follow {
-				cancel()
-				<-woken
-				return err
-			}
+		}
+		info, err := r.seg.Info()
+		if err != nil {
+			return err
+		}
+		if info.Status == shm.StatusRemoved && info.Attached == 1 {
+			r.follow = false
+			return nil
 		}
 	}
 }

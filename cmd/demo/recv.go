@@ -21,28 +21,6 @@ import (
 	"qshm/shm/stream"
 )
 
-const recvHelp = `Print the messages that runs of "demo send" with the same KEY send, each on a
-line, or with --framed each after its length, a 32-bit number with the highest
-byte first. Either side may come first. The run ends when every sender has
-ended.
-
-Every reader gets every message that is sent after it has come; with
---from-oldest also those that are still in the ring. --latest passes over all
-messages but the newest, and never makes a sender wait.
-
-Runs with the same --group share the messages: each is for one of them. A
-message is done when its run asks for the next one. If a run is killed before,
-another one of the group gets the message.
-
-With a COMMAND, the run starts it for each message, which is on its standard
-input, one after the other. If the message was given to another run before,
-which was killed, the command finds QSHM_REDELIVERED=1 in its environment. A
-command that fails is reported, and its message counts as done, unless a signal
-has ended this run: then another run of the group gets it.`
-
-const recvExamples = `  demo recv jobs > all
-  demo recv jobs --group workers -- xargs -I{} convert {} {}.jpg`
-
 // receiving is a run of demo recv.
 type receiving struct {
 	*transfer
@@ -62,7 +40,6 @@ func newRecv() *cobra.Command {
 		Use:                   "recv KEY [flags] [-- COMMAND [ARG...]]",
 		DisableFlagsInUseLine: true,
 		Short:                 "Receive what other processes send",
-		Long:                  recvHelp,
 		ValidArgsFunction:     completeKey(byShell),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() < 0 {
@@ -103,9 +80,7 @@ func newRecv() *cobra.Command {
 	flags.Lookup("timeout").DefValue = ""
 	flags.BoolVar(&r.framed, "framed", false, "print the length of each message, and then its bytes")
 	flags.VarP(&size, "size", "s", "size of the ring if this run creates it")
-	return withHelp(cmd, recvExamples, "      1  a COMMAND has failed, or another reason that has no code of its own", exitPermission, exitNoSpace,
-		"      6  a sender was killed; what it had sent before was received",
-		"     75  there was no message in time (--timeout)", exitCannotRun)
+	return withHelp(cmd)
 }
 
 func (r *receiving) run(key string, size int) error {

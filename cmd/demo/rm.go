@@ -11,25 +11,11 @@ import (
 	"qshm/shm"
 )
 
-const rmHelp = `Remove segments, as ipcrm does for System V memory.
-
-A segment in use is removed only with --force. Its key is free at once. The
-processes that are attached keep the memory and the lock until they detach, but
-no other process finds them any more.
-
---dead removes what crashes have left: the segments that no live process is
-attached to. It does not wait. It is never necessary, because a run that creates
-or attaches removes a dead segment of its key first.`
-
-const rmExamples = `  demo rm frames --force
-  demo rm --dead`
-
 func newRm() *cobra.Command {
 	var dead, force bool
 	cmd := &cobra.Command{
 		Use:               "rm KEY...",
 		Short:             "Remove segments",
-		Long:              rmHelp,
 		ValidArgsFunction: completeKeys,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -49,7 +35,7 @@ func newRm() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "remove segments in use, too")
 	cmd.Flags().BoolVar(&dead, "dead", false, "remove all segments that no live process is attached to")
-	return withHelp(cmd, rmExamples, exitNotExist, exitPermission, "     75  a segment is in use; --force removes it")
+	return withHelp(cmd)
 }
 
 // removeKeys removes as many segments as possible. It reports every error but the

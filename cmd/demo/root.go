@@ -13,31 +13,6 @@ import (
 	"qshm/shm"
 )
 
-const rootHelp = `Memory shared between processes by key.
-
-Run it twice, in two terminals:
-
-  demo            the first run creates a stream in shared memory; type lines
-  demo            every further run shows them, and what is typed there as well
-
-The text is in memory that all runs see, in a ring. It is destroyed when the
-last process detaches or dies.
-
-It works with pipes, too: a run whose input is a pipe or a file writes it,
-unchanged, and with --read or the input /dev/null a run only reads. Either may
-come first. A run that writes a pipe waits for one reader, with --readers N for
-N readers. A run that reads begins with the oldest text in the ring. While the
-ring is full of text that a reader has not read, writers wait for it.
-
-A run ends at the end of its input or with Ctrl-C. A run that only reads ends
-when the last writer has ended or was killed.
-
-The other commands show which segments there are, and how they work: begin with
-"demo tour".`
-
-const rootExamples = `  seq 1000 | demo --key numbers &
-  demo --key numbers --read > copy`
-
 // store is the flag --store.
 var store string
 
@@ -63,32 +38,25 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "demo",
 		Short:         "Memory shared between processes by key",
-		Long:          rootHelp,
 		Version:       version(),
 		Args:          noCommand,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	withHelp(root, rootExamples, exitNotExist, exitPermission, exitNoSpace,
-		"      6  a writer died: perhaps half-written (read), or before its end (recv)",
-		"     75  busy: a lock (lock), an instance (single), a segment in use (rm);",
-		"         no message in time (recv)",
-		"    126  the command cannot be run (lock, single, recv)",
-		"    127  there is no such command (lock, single, recv)")
+	withHelp(root)
 	addShare(root)
 	root.Flags().Bool("version", false, "print the version")
 	root.PersistentFlags().SortFlags = false
 	root.PersistentFlags().StringVar(&store, "store", "",
 		"use the store in `DIR` (default $QSHM_DIR, else /dev/shm/qshm-UID, else in the temp directory)")
 	root.PersistentFlags().BoolP("help", "h", false, "print this help")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err, cmd.CommandPath()} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "%v", err) })
 	root.AddCommand(newTour(), newSend(), newRecv(), newFrames(), newEdit(), newView(), newLs(), newInfo(), newRead(), newWrite(), newLock(), newSingle(), newTop(), newBench(), newPeer(), newRm())
 	root.SetHelpCommand(newHelp())
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SuggestionsMinimumDistance = 2
 	root.RegisterFlagCompletionFunc("key", completeKeys)
-	addCompletionHelp(root)
 	return root
 }
 
@@ -105,7 +73,6 @@ func newHelp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "help [COMMAND]",
 		Short: "Say more about a command",
-		Long:  "Print the help of a command, as the command does with --help.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
@@ -114,7 +81,7 @@ func newHelp() *cobra.Command {
 			return about.Help()
 		},
 	}
-	return withHelp(cmd, "  demo help lock\n  demo help ls | less")
+	return withHelp(cmd)
 }
 
 // noCommand refuses the arguments of the root command: they would be commands.

@@ -19,72 +19,24 @@ import (
 
 // The commands on the whole screen: edit, view and top.
 
-const editHelp = `Edit a text in shared memory, on the whole screen.
-
-Each keystroke is shared at once: "demo view KEY" in another terminal shows it.
-Several editors may be open: each keystroke changes the text as it is then, so
-that no editor overwrites what another one has typed elsewhere.
-
-The segment begins with 4 KiB and grows with the text, as far as the store has
-room. It is destroyed when the last editor or viewer ends.
-
-Keys:
-  arrows, Home, End, PgUp, PgDn    move
-  Backspace, Delete                delete a character
-  Ctrl-K, Ctrl-U                   delete to the end, the beginning of the line
-  Ctrl-Q, Ctrl-C                   quit
-
-The lines at the bottom show the length of the text, the size of the segment,
-its version, the editors and viewers, and what has just happened.`
-
-const viewHelp = `Show a text that "demo edit KEY" edits, as it is typed.
-
-The view follows the changes, without polling. Any number of views may be open.
-
-Keys:
-  arrows, Home, End, PgUp, PgDn    look elsewhere; End follows the changes again
-  q, Ctrl-Q, Ctrl-C                quit`
-
-const (
-	editExamples = "  demo edit notes\n  demo edit notes --store /srv/shared"
-	viewExamples = "  demo view notes\n  demo view notes --store /srv/shared"
-)
-
-const topHelp = `Show the segments of a store, live, on the whole screen.
-
-CHANGES/S is how often in a second a process that may have written unlocked the
-segment. LOCKED BY is the process that holds the lock, and for how long top has
-seen it do so. "demo ls --help" explains the other columns.
-
-Keys:
-  Up, Down       choose a segment
-  k b a c s      sort by key, bytes, attached, changes, status; again: reverse
-  r              remove the chosen segment, after a question: its key is free at
-                 once, and the processes that are attached keep the memory
-  d              remove all dead segments
-  q, Ctrl-C      quit`
-
-const topExamples = `  demo top
-  demo top --every 0.2 --store /dev/shm/shared`
-
 func newEdit() *cobra.Command {
-	cmd := keyCommand("edit", "Edit a shared text, on the whole screen", editHelp, func(cmd *cobra.Command, key string) error {
+	cmd := keyCommand("edit", "Edit a shared text, on the whole screen", func(cmd *cobra.Command, key string) error {
 		return onScreen(cmd, `use "demo write" and "demo read" in scripts`, func(ctx context.Context) error {
 			seg, _, err := shm.Open(key, doc.MinSize, storeOptions()...)
 			if err != nil {
 				return err
 			}
 			defer seg.Close()
-			return editor.Run(ctx, seg, doc.Editor)
+			return editor.Run(ctx, seg)
 		})
 	})
-	return withHelp(cmd, editExamples, exitPermission, exitNoSpace)
+	return withHelp(cmd)
 }
 
 func newView() *cobra.Command {
-	cmd := keyCommand("view", "Show a shared text as it is typed", viewHelp, func(cmd *cobra.Command, key string) error {
+	cmd := keyCommand("view", "Show a shared text as it is typed", func(cmd *cobra.Command, key string) error {
 		return onScreen(cmd, `use "demo read KEY --follow" in scripts`, func(ctx context.Context) error {
-			seg, err := shm.Attach(key, storeOptions()...)
+			seg, err := shm.Attach(key, storeOptions(shm.ReadOnly())...)
 			if errors.Is(err, shm.ErrNotExist) {
 				return exit.Errorf(exit.NotExist, "there is no text %q in %s; start \"demo edit\" first", key, storePath())
 			}
@@ -92,15 +44,15 @@ func newView() *cobra.Command {
 				return err
 			}
 			defer seg.Close()
-			return editor.Run(ctx, seg, doc.Viewer)
+			return editor.Run(ctx, seg)
 		})
 	})
-	return withHelp(cmd, viewExamples, exitNotExist, exitPermission)
+	return withHelp(cmd)
 }
 
 func newTop() *cobra.Command {
 	every := units.Duration(time.Second)
-	cmd := plainCommand("top", "Show the segments, live, on the whole screen", topHelp, func(cmd *cobra.Command) error {
+	cmd := plainCommand("top", "Show the segments, live, on the whole screen", func(cmd *cobra.Command) error {
 		if err := checkEvery(cmd, every); err != nil {
 			return err
 		}
@@ -112,7 +64,7 @@ func newTop() *cobra.Command {
 		})
 	})
 	cmd.Flags().Var(&every, "every", "look every TIME, at least 100ms")
-	return withHelp(cmd, topExamples, exitPermission)
+	return withHelp(cmd)
 }
 
 func checkEvery(cmd *cobra.Command, every units.Duration) error {

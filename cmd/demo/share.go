@@ -31,21 +31,12 @@ func addShare(root *cobra.Command) {
 	flags.StringVarP(&s.key, "key", "k", "demo", "meet the other runs under `KEY`")
 	flags.VarP(&size, "size", "s", "size of the ring if this run creates it: 4096, 64KiB, 1M")
 	flags.BoolVarP(&s.onlyRead, "read", "r", false, "only read, and wait for a writer if there is none yet")
-	flags.IntVar(&s.readers, "readers", 0, "wait for `N` readers before writing (default 1 if the input is no terminal)")
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := errors.Join(exclude(cmd, "read", "readers"), checkRing(cmd, size)); err != nil {
+		if err := checkRing(cmd, size); err != nil {
 			return err
 		}
 		s.writes = !s.onlyRead && !isNull(cmd.InOrStdin())
 		s.types = s.writes && terminal.Is(cmd.InOrStdin())
-		switch {
-		case s.readers < 0:
-			return usage(cmd, "--readers %d: want a number of processes", s.readers)
-		case flags.Changed("readers") && !s.writes:
-			return usage(cmd, "--readers means nothing to a run that only reads")
-		case s.writes && !s.types && !flags.Changed("readers"):
-			s.readers = 1
-		}
 		return s.run(cmd.Context(), int(size))
 	}
 }
@@ -69,7 +60,6 @@ type sharing struct {
 	cmd      *cobra.Command
 	key      string
 	self     string // tells this run from others, see header
-	readers  int
 	onlyRead bool
 	writes   bool
 	types    bool // writes what a user types, and reads
@@ -92,6 +82,12 @@ func (s *sharing) run(ctx context.Context, size int) (err error) {
 	if err != nil {
 		return err
 	}
+	var sub *stream.Subscription
+	if s.types || !s.writes {
+		if sub, err = s.Subscribe(stream.FromOldest()); err != nil {
+			return err
+		}
+	}
 	// Which of several runs that start at once has created the segment, none of them
 	// knows.
 	doing := "showing what the others write"
@@ -106,11 +102,11 @@ func (s *sharing) run(ctx context.Context, size int) (err error) {
 	s.say("attached to %q, %s, %d attached; %s", s.key, units.Format(int64(s.Capacity())), info.Attached, doing)
 	switch {
 	case s.types:
-		err = s.talk(ctx)
+		err = s.talk(ctx, sub)
 	case s.writes:
 		err = interruptible(ctx, func() error { return s.write(ctx) })
 	default:
-		err = s.read(ctx)
+		err = s.read(ctx, sub)
 	}
 	return s.leave(err)
 }
@@ -132,11 +128,7 @@ func (s *sharing) leave(err error) error {
 }
 
 // talk writes what is typed and shows what others write, until the input ends.
-func (s *sharing) talk(ctx context.Context) error {
-	sub, err := s.Subscribe(stream.FromOldest())
-	if err != nil {
-		return err
-	}
+func (s *sharing) talk(ctx context.Context, sub *stream.Subscription) error {
 	if err := s.Send(ctx, []byte(s.header(joined))); err != nil {
 		return err
 	}
@@ -152,7 +144,7 @@ func (s *sharing) talk(ctx context.Context) error {
 		defer stop()
 		typed <- s.write(ctx)
 	}()
-	err = s.show(typing, sub)
+	err := s.show(typing, sub)
 	if typing.Err() != nil && ctx.Err() == nil {
 		return <-typed // the end of the input
 	}
@@ -168,8 +160,8 @@ func (s *sharing) write(ctx context.Context) error {
 	text := piece[copy(piece, head):]
 	for waited := false; ; {
 		n, err := s.cmd.InOrStdin().Read(text)
-		if n > 0 && !waited { // not for an empty input
-			if err := s.awaitReaders(ctx); err != nil {
+		if n > 0 && !waited && !s.types { // not for an empty input
+			if err := t.awaitReader(ctx); err != nil {
 				return err
 			}
 			waited = true
@@ -191,38 +183,9 @@ func (s *sharing) write(ctx context.Context) error {
 	}
 }
 
-// awaitReaders waits until as many other runs read as --readers says.
-func (s *sharing) awaitReaders(ctx context.Context) error {
-	for told := false; ; told = true {
-		info, err := s.Info()
-		others := len(info.Readers)
-		if s.types {
-			others-- // this run
-		}
-		if err != nil || others >= s.readers {
-			return err
-		}
-		if !told {
-			s.say("waiting for %s", units.Count(s.readers, "reader"))
-		}
-		if len(info.Readers) == 0 {
-			err = s.AwaitReader(ctx)
-		} else {
-			err = pause(ctx, 20*time.Millisecond)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
 // read shows what others write, until the last writer has ended.
-func (s *sharing) read(ctx context.Context) error {
-	sub, err := s.Subscribe(stream.FromOldest())
-	if err != nil {
-		return err
-	}
-	err = s.show(ctx, sub)
+func (s *sharing) read(ctx context.Context, sub *stream.Subscription) error {
+	err := s.show(ctx, sub)
 	switch {
 	case errors.Is(err, io.EOF):
 		s.say("the last writer has ended")

@@ -15,23 +15,6 @@ import (
 	"qshm/shm/single"
 )
 
-const singleHelp = `Run a command unless it is running already: one instance per key.
-
-The first run is the instance while its command runs: it passes signals on, and
-exits with the command's exit code. Another run does not run its command
-meanwhile: it says so in a line and exits with 75. If the instance is killed,
-the next run takes its place at once.
-
-With --send, a run hands its COMMAND and ARGs to the instance, if there is one,
-and exits with 0 when the instance has taken them. The instance prints each
-such message on a line, with spaces between its parts. With --on-message it
-runs a command for each message instead, one after the other: the shell runs
-CMD, which finds the COMMAND and ARGs that were sent in "$1", "$2" and so on.
-On Windows, CMD is a program that gets them as its arguments.`
-
-const singleExamples = `  demo single editor --on-message 'xdg-open "$2"' --send -- edit a.txt
-  demo single editor --send -- edit b.txt       # runs: xdg-open b.txt`
-
 func newSingle() *cobra.Command {
 	var (
 		send      bool
@@ -41,7 +24,6 @@ func newSingle() *cobra.Command {
 		Use:                   "single KEY [flags] -- COMMAND [ARG...]",
 		DisableFlagsInUseLine: true,
 		Short:                 "Run a command unless it is running already",
-		Long:                  singleHelp,
 		ValidArgsFunction:     completeCommand,
 		Args:                  keyAndCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -67,7 +49,7 @@ func newSingle() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&send, "send", false, "if an instance is running, hand it COMMAND and ARGs")
 	cmd.Flags().StringVar(&onMessage, "on-message", "", "as the instance, run `CMD` for each message")
-	return withHelp(cmd, singleExamples, exitPermission, exitNoSpace, "     75  an instance is running", exitRun)
+	return withHelp(cmd)
 }
 
 // runInstance runs the command, and serves messages meanwhile.

@@ -100,6 +100,14 @@ func (t *transfer) send(ctx context.Context, message []byte) error {
 	return err
 }
 
+// awaitReader waits for the first reader, and says so.
+func (t *transfer) awaitReader(ctx context.Context) error {
+	if info, err := t.Info(); err == nil && len(info.Readers) == 0 {
+		say(t.cmd, "waiting for a reader")
+	}
+	return t.AwaitReader(ctx)
+}
+
 // flush waits until the readers have read everything.
 func (t *transfer) flush(ctx context.Context) error {
 	t.waits.Store(true)

@@ -17,18 +17,6 @@ import (
 
 // The tour: this process and a second one show what the library does.
 
-const tourHelp = `Walk through what the library does, in about two seconds.
-
-The tour starts a second process of this program, and shows step by step:
-create, attach, write and read, a lock that excludes, a process killed while it
-holds the lock, the last detach, and an empty store. It checks each step, and
-fails if one has another result than it should.
-
-It has a store of its own, in the temp directory, unless --store names one.`
-
-const tourExamples = `  demo tour
-  demo tour --pace 2`
-
 const (
 	tourKey  = "demo tour"
 	tourText = "hello through shared memory"
@@ -36,27 +24,25 @@ const (
 
 func newTour() *cobra.Command {
 	pace := units.Duration(200 * time.Millisecond)
-	cmd := plainCommand("tour", "Walk through create, attach, lock, crash and clean-up", tourHelp, func(cmd *cobra.Command) error {
-		dir := store
-		if dir == "" {
+	cmd := plainCommand("tour", "Walk through create, attach, lock, crash and clean-up", func(cmd *cobra.Command) error {
+		t := &tour{ctx: cmd.Context(), out: cmd.OutOrStdout(), own: store == ""}
+		if t.own {
 			var err error
-			if dir, err = os.MkdirTemp("", "demo-tour-"); err != nil {
+			if store, err = os.MkdirTemp("", "demo-tour-"); err != nil {
 				return err
 			}
-			defer os.RemoveAll(dir)
+			defer os.RemoveAll(store)
 		}
-		t := &tour{ctx: cmd.Context(), out: cmd.OutOrStdout(), dir: dir, in: shm.Dir(dir)}
 		return t.run(time.Duration(pace))
 	})
 	cmd.Flags().Var(&pace, "pace", "wait for TIME before each step")
-	return withHelp(cmd, tourExamples, exitPermission, exitNoSpace)
+	return withHelp(cmd)
 }
 
 type tour struct {
 	ctx    context.Context
 	out    io.Writer
-	dir    string
-	in     shm.Option
+	own    bool // the store is the tour's own
 	seg    *shm.Segment
 	second *peer
 	err    error // the first; after it nothing is printed
@@ -140,20 +126,20 @@ func (t *tour) wantAttached(n int) {
 
 func (t *tour) create() {
 	var err error
-	t.seg, err = shm.Create(tourKey, 4096, t.in)
+	t.seg, err = shm.Create(tourKey, 4096, storeOptions()...)
 	t.check(err)
-	info, err := shm.Stat(tourKey, t.in)
+	info, err := shm.Stat(tourKey, storeOptions()...)
 	t.check(err)
 	t.say("first", "created %q, %d bytes: process %d", tourKey, info.Size, os.Getpid())
-	t.say("first", "the segment is a file, mapped, in the store %s:", t.dir)
+	t.say("first", "the segment is a file, mapped, in the store %s:", store)
 	t.say("", "%s", info.Name)
-	_, err = shm.Create(tourKey, 4096, t.in)
+	_, err = shm.Create(tourKey, 4096, storeOptions()...)
 	t.want(errors.Is(err, shm.ErrExist), "a second create reports %v", err)
 	t.say("first", "cannot create it again: already exists")
 }
 
 func (t *tour) attach() {
-	if t.second, t.err = startPeer(t.dir, tourKey); t.err != nil {
+	if t.second, t.err = startPeer(tourKey); t.err != nil {
 		return
 	}
 	t.tell("attach")
@@ -218,14 +204,14 @@ func (t *tour) crash() {
 func (t *tour) detach() {
 	t.check(t.seg.Detach())
 	t.say("first", "detaches, as the last process")
-	_, err := shm.Attach(tourKey, t.in)
+	_, err := shm.Attach(tourKey, storeOptions()...)
 	t.want(errors.Is(err, shm.ErrNotExist), "attaching to a destroyed segment reports %v", err)
 	t.say("first", "cannot attach any more: does not exist")
-	if store != "" {
+	if !t.own {
 		return // other processes may have segments in it
 	}
-	left, err := os.ReadDir(t.dir)
+	left, err := os.ReadDir(store)
 	t.check(err)
-	t.want(len(left) == 0, "%d files are left in %s: %v", len(left), t.dir, left)
+	t.want(len(left) == 0, "%d files are left in %s: %v", len(left), store, left)
 	t.say("store", "is empty, though a process was killed")
 }

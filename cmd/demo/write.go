@@ -14,25 +14,13 @@ import (
 	"qshm/shm"
 )
 
-const writeHelp = `Write standard input into a segment, under its lock.
-
-All of the input is written at once, when it has ended. An input that does not
-fit is refused, and nothing is written.
-
-A segment exists as long as a process is attached to it. If --create has made
-the segment, and no other process attaches, it is destroyed when this command
-ends: with --hold the command stays attached until Ctrl-C.`
-
-const writeExamples = `  echo hello | demo write greeting --create 64KiB --hold &
-  date | demo write greeting --truncate`
-
 func newWrite() *cobra.Command {
 	var (
 		part                  stretch
 		create                units.Size
 		asHex, hold, truncate bool
 	)
-	cmd := keyCommand("write", "Write standard input into a segment", writeHelp, func(cmd *cobra.Command, key string) error {
+	cmd := keyCommand("write", "Write standard input into a segment", func(cmd *cobra.Command, key string) error {
 		if cmd.Flags().Changed("create") && create < 1 {
 			return usage(cmd, "--create %d: a segment has at least one byte", create)
 		}
@@ -71,7 +59,7 @@ func newWrite() *cobra.Command {
 	cmd.Flags().Lookup("create").DefValue = ""
 	cmd.Flags().BoolVar(&hold, "hold", false, "stay attached after writing, until Ctrl-C")
 	cmd.Flags().BoolVar(&asHex, "hex", false, "the input is hexadecimal digits, with or without white space")
-	return withHelp(cmd, writeExamples, exitNotExist+"; --create makes one", exitPermission, exitNoSpace)
+	return withHelp(cmd)
 }
 
 func openToWrite(cmd *cobra.Command, key string, create int) (seg *shm.Segment, created bool, err error) {

@@ -21,9 +21,9 @@ import (
 
 type editor struct {
 	*terminal.Screen
-	doc  *doc.Doc
-	key  string
-	role doc.Role
+	doc   *doc.Doc
+	seg   *shm.Segment
+	views bool // and does not edit
 
 	text    string // of the segment, at version
 	version uint32
@@ -32,8 +32,7 @@ type editor struct {
 	top     int  // first row on the screen
 	follow  bool // the view shows the place of the last change
 
-	peers map[uint64]doc.Peer
-	alive map[uint64]bool
+	peers map[uint64]shm.Attachment // the editors and viewers, this one too
 
 	pasting bool
 	pasted  strings.Builder
@@ -43,9 +42,10 @@ type editor struct {
 // everything else at once.
 const lookEvery = time.Second
 
-// Run shows the text in seg until the user quits.
-func Run(ctx context.Context, seg *shm.Segment, role doc.Role) error {
-	d, err := doc.Join(seg, role)
+// Run shows the text in seg until the user quits. A read-only attachment views; any
+// other one edits.
+func Run(ctx context.Context, seg *shm.Segment) error {
+	d, err := doc.Open(seg)
 	if errors.Is(err, doc.ErrForeign) {
 		return fmt.Errorf("%q has other contents (%s, no text of \"demo edit\"); \"demo read --hex\" shows them",
 			seg.Key(), units.Format(int64(seg.Size())))
@@ -53,38 +53,26 @@ func Run(ctx context.Context, seg *shm.Segment, role doc.Role) error {
 	if err != nil {
 		return err
 	}
-	e := &editor{doc: d, key: seg.Key(), role: role, follow: role == doc.Viewer}
-	err = e.run(ctx)
-	if left := d.Leave(); err == nil {
-		err = left
-	}
-	return err
-}
-
-func (e *editor) run(ctx context.Context) error {
-	var err error
+	e := &editor{doc: d, seg: seg, views: seg.ReadOnly(), follow: seg.ReadOnly()}
 	if e.Screen, err = terminal.NewScreen(); err != nil {
 		return err
 	}
 	defer e.Fini()
 	e.EnablePaste()
-	first, err := e.doc.Load()
-	if err != nil {
+	if e.text, e.version, err = d.Load(); err != nil {
 		return err
 	}
-	if e.alive, err = e.doc.Alive(); err != nil {
-		return err
-	}
-	e.take(first)
+	e.goal = -1
+	e.Look()
 	e.Say("type: every keystroke is shared")
-	if e.role == doc.Viewer {
+	if e.views {
 		e.Say("showing what is typed")
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	changes, watched := make(chan func() error), make(chan struct{})
 	go func() {
-		e.watch(ctx, first.Version, changes)
+		e.watch(ctx, e.version, changes)
 		close(watched)
 	}()
 	defer func() {
@@ -102,14 +90,15 @@ func (e *editor) run(ctx context.Context) error {
 func (e *editor) watch(ctx context.Context, version uint32, changes chan<- func() error) {
 	for {
 		err := e.doc.Wait(ctx, version)
-		var s doc.State
+		now := ""
 		if err == nil {
-			s, err = e.doc.Load()
+			now, version, err = e.doc.Load()
 		}
-		version = s.Version
+		seen := version
 		change := func() error {
-			if err == nil {
-				e.take(s)
+			if err == nil && int32(seen-e.version) >= 0 { // else from before this process's own last change
+				e.version = seen
+				e.adopt(now)
 			}
 			return err
 		}
@@ -121,16 +110,6 @@ func (e *editor) watch(ctx context.Context, version uint32, changes chan<- func(
 			return
 		}
 	}
-}
-
-// take shows a state of the segment.
-func (e *editor) take(s doc.State) {
-	if int32(s.Version-e.version) < 0 {
-		return // from before this process's own last change
-	}
-	e.version = s.Version
-	e.adopt(s.Text)
-	e.meet(s.Peers)
 }
 
 // adopt replaces the text by the one that another process has made of it.
@@ -147,42 +126,32 @@ func (e *editor) adopt(now string) {
 	e.text, e.goal = now, -1
 }
 
-// meet reports the peers that have joined or left.
-func (e *editor) meet(peers []doc.Peer) {
-	now := map[uint64]doc.Peer{}
-	for _, p := range peers {
-		now[p.ID] = p
-		if _, known := e.peers[p.ID]; known || p.ID == e.doc.ID() || e.peers == nil {
-			continue
-		}
-		if alive, err := e.doc.Alive(); err == nil {
-			e.alive = alive
-		}
-		if e.alive[p.ID] {
-			e.Say("%s %d has joined", p.Role, p.PID)
-		}
-	}
-	for id, p := range e.peers {
-		if _, still := now[id]; !still && e.alive[id] {
-			e.Say("%s %d has left", p.Role, p.PID)
-		}
-	}
-	e.peers = now
-}
-
-// Look reports the peers that have died.
+// Look reports the editors and viewers that have come and gone.
 func (e *editor) Look() {
-	alive, err := e.doc.Alive()
+	info, err := e.seg.Info()
 	if err != nil {
 		e.Complain("%v", err)
 		return
 	}
-	for id, p := range e.peers {
-		if e.alive[id] && !alive[id] {
-			e.Say("%s %d has died", p.Role, p.PID)
+	before := e.peers
+	e.peers = map[uint64]shm.Attachment{}
+	for _, a := range info.Attachments {
+		if e.peers[a.ID] = a; before != nil && before[a.ID].ID == 0 {
+			e.Say("%s %d has come", role(a), a.PID)
 		}
 	}
-	e.alive = alive
+	for id, a := range before {
+		if e.peers[id].ID == 0 {
+			e.Say("%s %d has gone", role(a), a.PID)
+		}
+	}
+}
+
+func role(a shm.Attachment) string {
+	if a.ReadOnly {
+		return "viewer"
+	}
+	return "editor"
 }
 
 func (e *editor) Handle(ev tcell.Event) (more bool) {
@@ -193,8 +162,8 @@ func (e *editor) Handle(ev tcell.Event) (more bool) {
 			e.pasted.Reset()
 		}
 	case *tcell.EventKey:
-		if e.pasting {
-			e.paste(ev)
+		if e.pasting { // it becomes one change
+			e.pasted.WriteString(typed(ev))
 			return true
 		}
 		return e.press(ev)
@@ -202,17 +171,17 @@ func (e *editor) Handle(ev tcell.Event) (more bool) {
 	return true
 }
 
-// paste collects the keys between the beginning and the end of a paste, which are one
-// change.
-func (e *editor) paste(ev *tcell.EventKey) {
+// typed returns the text that a key stands for.
+func typed(ev *tcell.EventKey) string {
 	switch ev.Key() {
 	case tcell.KeyRune:
-		e.pasted.WriteRune(ev.Rune())
+		return string(ev.Rune())
 	case tcell.KeyEnter, tcell.KeyLF:
-		e.pasted.WriteByte('\n')
+		return "\n"
 	case tcell.KeyTab:
-		e.pasted.WriteByte('\t')
+		return "\t"
 	}
+	return ""
 }
 
 func (e *editor) press(ev *tcell.EventKey) bool {
@@ -234,7 +203,7 @@ func (e *editor) press(ev *tcell.EventKey) bool {
 	case tcell.KeyHome, tcell.KeyCtrlA:
 		e.move(e.row().Start)
 	case tcell.KeyEnd, tcell.KeyCtrlE:
-		if e.role == doc.Viewer {
+		if e.views {
 			e.move(len(e.text))
 			e.follow = true
 			e.Say("following")
@@ -242,7 +211,7 @@ func (e *editor) press(ev *tcell.EventKey) bool {
 		}
 		e.move(e.row().End)
 	default:
-		if e.role == doc.Editor {
+		if !e.views {
 			e.change(ev)
 		} else if ev.Key() == tcell.KeyRune && ev.Rune() == 'q' {
 			return false
@@ -254,12 +223,6 @@ func (e *editor) press(ev *tcell.EventKey) bool {
 // change does what a key does to the text.
 func (e *editor) change(ev *tcell.EventKey) {
 	switch ev.Key() {
-	case tcell.KeyRune:
-		e.insert(string(ev.Rune()))
-	case tcell.KeyEnter:
-		e.insert("\n")
-	case tcell.KeyTab:
-		e.insert("\t")
 	case tcell.KeyBackspace, tcell.KeyBackspace2:
 		e.delete(func() int { return layout.Previous(e.text, e.cursor) })
 	case tcell.KeyDelete, tcell.KeyCtrlD:
@@ -275,6 +238,8 @@ func (e *editor) change(ev *tcell.EventKey) {
 		})
 	case tcell.KeyCtrlU:
 		e.delete(func() int { return strings.LastIndexByte(e.text[:e.cursor], '\n') + 1 })
+	default:
+		e.insert(typed(ev))
 	}
 }
 
@@ -377,7 +342,7 @@ func (e *editor) Draw() {
 		e.Put(0, y, e.text[row.Start:row.End], tcell.StyleDefault)
 	}
 	x := layout.Column(e.text, rows[at], e.cursor)
-	if e.role == doc.Editor || !e.follow {
+	if !e.views || !e.follow {
 		e.ShowCursor(min(x, e.width()-1), at-e.top)
 	} else {
 		e.HideCursor()
@@ -389,24 +354,22 @@ func (e *editor) Draw() {
 // A narrow screen cuts their ends.
 func (e *editor) drawStatus(y int) {
 	command := "edit"
-	if e.role == doc.Viewer {
+	if e.views {
 		command = "view"
 	}
-	e.PutBar(y, fmt.Sprintf(" %s %s  %s in %s  version %d  %s", command, segments.ShowKey(e.key, segments.MaxShownKey),
-		units.Count(len(e.text), "byte"), units.Format(int64(e.doc.Size())), e.version, e.present()), tcell.StyleDefault.Reverse(true))
+	e.PutBar(y, fmt.Sprintf(" %s %s  %s in %s  version %d  %s", command, segments.ShowKey(e.seg.Key(), segments.MaxShownKey),
+		units.Count(len(e.text), "byte"), units.Format(int64(e.seg.Size())), e.version, e.present()), tcell.StyleDefault.Reverse(true))
 	used := e.PutNews(y + 1)
 	if keys := "Ctrl-Q quits "; used+2+len(keys) <= e.width() {
 		e.Put(e.width()-len(keys), y+1, keys, tcell.StyleDefault.Dim(true))
 	}
 }
 
-// present counts the live peers.
+// present counts the editors and viewers.
 func (e *editor) present() string {
-	count := map[doc.Role]int{}
-	for id, p := range e.peers {
-		if e.alive[id] {
-			count[p.Role]++
-		}
+	count := map[string]int{}
+	for _, a := range e.peers {
+		count[role(a)]++
 	}
-	return units.Count(count[doc.Editor], "editor") + ", " + units.Count(count[doc.Viewer], "viewer")
+	return units.Count(count["editor"], "editor") + ", " + units.Count(count["viewer"], "viewer")
 }

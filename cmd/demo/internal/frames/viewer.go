@@ -36,10 +36,10 @@ const (
 	maxTook        = 8192
 )
 
-// NewViewer makes a Viewer that prints to out, with pictures if they are wanted.
-func NewViewer(out io.Writer, pictures bool) *Viewer {
+// NewViewer makes a Viewer that prints to out.
+func NewViewer(out io.Writer) *Viewer {
 	v := &Viewer{out: out, screen: terminal.Is(out)}
-	if v.screen && pictures {
+	if v.screen {
 		width, height, err := term.GetSize(int(out.(*os.File).Fd()))
 		v.picture = err == nil && width > columns && height > lines+1
 	}

@@ -23,7 +23,7 @@ type Screen struct {
 
 // NewScreen takes the terminal over, until Fini.
 func NewScreen() (*Screen, error) {
-	forceUTF8()
+	os.Setenv("LC_ALL", "C.UTF-8") // terminals understand it, also where no locale is set, as in most containers
 	s, err := tcell.NewScreen()
 	if err == nil {
 		err = s.Init()
@@ -35,20 +35,6 @@ func NewScreen() (*Screen, error) {
 		return nil, fmt.Errorf("the terminal cannot be used: %w", err)
 	}
 	return &Screen{Screen: s}, nil
-}
-
-// forceUTF8 makes the screen show all characters if no locale is set, as in most
-// containers: the terminals in use understand UTF-8.
-func forceUTF8() {
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if v := os.Getenv(name); v != "" {
-			if v == "C" || v == "POSIX" {
-				os.Setenv("LC_ALL", "C.UTF-8")
-			}
-			return
-		}
-	}
-	os.Setenv("LC_ALL", "C.UTF-8")
 }
 
 // A Program is what runs on a Screen.

@@ -102,14 +102,6 @@ func (t *top) Handle(ev tcell.Event) (more bool) {
 		t.choose(at - 1)
 	case tcell.KeyDown:
 		t.choose(at + 1)
-	case tcell.KeyPgUp:
-		t.choose(at - t.height())
-	case tcell.KeyPgDn:
-		t.choose(at + t.height())
-	case tcell.KeyHome:
-		t.choose(0)
-	case tcell.KeyEnd:
-		t.choose(len(t.rows) - 1)
 	case tcell.KeyRune:
 		return t.press(key.Rune(), at)
 	}
