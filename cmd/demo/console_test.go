@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -33,9 +34,14 @@ type console struct {
 	ended   chan error
 }
 
-func openTerminal(t testing.TB, dir string, args ...string) *console {
+func openConsole(t testing.TB, dir string, args ...string) *console {
 	t.Helper()
-	x := &console{t: t, cmd: exec.Command("demo", args...), changed: make(chan struct{}, 1), ended: make(chan error, 1)}
+	return openProgram(t, dir, "demo", args...)
+}
+
+func openProgram(t testing.TB, dir, name string, args ...string) *console {
+	t.Helper()
+	x := &console{t: t, cmd: exec.Command(name, args...), changed: make(chan struct{}, 1), ended: make(chan error, 1)}
 	x.cmd.Env = append(os.Environ(), "QSHM_DIR="+dir, "TERM=xterm-256color", "LC_ALL=C.UTF-8", "NO_COLOR=")
 	ptmx, tty, err := pty.Open()
 	if err != nil {
@@ -180,15 +186,15 @@ const quit = "\x11" // Ctrl-Q
 
 func TestViewersShowWhatIsTyped(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes  0 bytes in 4 KiB")
-	first := openTerminal(t, dir, "view", "notes")
+	first := openConsole(t, dir, "view", "notes")
 	first.see("showing what is typed")
 	edit.see("has come")
 	edit.see("1 editor, 1 viewer")
 	edit.typed("hello")
 	first.seeRows("hello")
-	second := openTerminal(t, dir, "view", "notes")
+	second := openConsole(t, dir, "view", "notes")
 	second.seeRows("hello")
 	edit.see("1 editor, 2 viewers")
 	edit.typed("\rworld")
@@ -214,9 +220,9 @@ func TestViewersShowWhatIsTyped(t *testing.T) {
 
 func TestSeveralEditorsShowTheSame(t *testing.T) {
 	dir := testStore(t)
-	a := openTerminal(t, dir, "edit", "notes")
+	a := openConsole(t, dir, "edit", "notes")
 	a.see("edit notes")
-	b := openTerminal(t, dir, "edit", "notes")
+	b := openConsole(t, dir, "edit", "notes")
 	b.see("2 editors")
 	a.typed("one.")
 	b.seeRows("one.")
@@ -241,12 +247,12 @@ func TestSeveralEditorsShowTheSame(t *testing.T) {
 
 func TestKilledEditor(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes") // before that the terminal itself echoes
 	edit.typed("before")
 	edit.seeRows("before")
 	editor := attached(t, dir, "notes")[0]
-	view := openTerminal(t, dir, "view", "notes")
+	view := openConsole(t, dir, "view", "notes")
 	view.seeRows("before")
 	edit.typed(strings.Repeat("x", 200)) // so that it is killed amid its work
 	kill(t, editor)
@@ -256,7 +262,7 @@ func TestKilledEditor(t *testing.T) {
 	if row := view.rows()[0]; !strings.HasPrefix(row, "before") || strings.Trim(row, "x") != "before" {
 		t.Errorf("the viewer shows %q", row)
 	}
-	next := openTerminal(t, dir, "edit", "notes")
+	next := openConsole(t, dir, "edit", "notes")
 	next.see("1 editor, 1 viewer")
 	next.typed("after ")
 	view.until("what the next types", func() bool {
@@ -273,7 +279,7 @@ func TestKilledEditor(t *testing.T) {
 // The guard, the parent of the process on the screen, may be killed as well.
 func TestKilledGuard(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes")
 	kill(t, edit.cmd.Process.Pid)
 	edit.ends(-1) // and the process on the screen a moment later
@@ -283,7 +289,7 @@ func TestKilledGuard(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	view := openTerminal(t, dir, "view", "notes")
+	view := openConsole(t, dir, "view", "notes")
 	view.ends(exit.NotExist)
 	view.see("there is no text \"notes\" in ")
 	nothingLeft(t)
@@ -291,7 +297,7 @@ func TestKilledGuard(t *testing.T) {
 
 func TestSignalsEndTheScreen(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes")
 	edit.cmd.Process.Signal(syscall.SIGTERM)
 	edit.ends(128 + int(syscall.SIGTERM))
@@ -301,10 +307,10 @@ func TestSignalsEndTheScreen(t *testing.T) {
 // A stopped editor is alive, and other screens do not hang.
 func TestStoppedEditor(t *testing.T) {
 	dir := testStore(t)
-	a := openTerminal(t, dir, "edit", "notes")
+	a := openConsole(t, dir, "edit", "notes")
 	a.see("edit notes")
 	pid := attached(t, dir, "notes")[0]
-	b := openTerminal(t, dir, "edit", "notes")
+	b := openConsole(t, dir, "edit", "notes")
 	b.see("2 editors")
 	syscall.Kill(pid, syscall.SIGSTOP)
 	b.typed("on my own")
@@ -321,14 +327,71 @@ func TestStoppedEditor(t *testing.T) {
 
 func (x *console) pasted(text string) { x.typed("\x1b[200~" + text + "\x1b[201~") }
 
+// Frames show the picture, in half blocks, and below it the numbers, in place.
+func TestFramesOnATerminal(t *testing.T) {
+	dir := testStore(t)
+	watcher := openConsole(t, dir, "frames", "camera", "--watch")
+	watcher.resize(80, 24)
+	watcher.see("watching")
+	camera := openConsole(t, dir, "frames", "camera", "--size", "640x480", "--fps", "50")
+	camera.see("filming 640x480, 50 a second")
+	numbers := func() (row int, text string) {
+		for i, row := range watcher.rows() {
+			if strings.Contains(row, " lost") {
+				return i, row
+			}
+		}
+		return -1, ""
+	}
+	watcher.until("a picture", func() bool {
+		row, _ := numbers()
+		return row == 13 && strings.Count(watcher.rows()[1], "▀") == 64 && strings.Count(watcher.rows()[12], "▀") == 64
+	})
+	_, first := numbers()
+	watcher.until("other numbers in the same place", func() bool {
+		row, text := numbers()
+		return row == 13 && text != first && strings.Contains(text, " pictures, ")
+	})
+	watcher.vt.Lock()
+	dark, light := watcher.vt.Cell(0, 1).FG, watcher.vt.Cell(63, 12).FG
+	watcher.vt.Unlock()
+	if dark < 232 || light <= dark {
+		t.Errorf("the picture has the greys %d and %d at its corners, want a gradient", dark, light)
+	}
+	camera.typed("\x03")
+	camera.ends(130)
+	watcher.ends(0)
+	nothingLeft(t)
+}
+
+// What is received and sent shows as numbers on a terminal, if it takes longer.
+func TestProgressOnATerminal(t *testing.T) {
+	dir, stop := testStore(t), filepath.Join(t.TempDir(), "stop")
+	recv := openProgram(t, dir, "sh", "-c", "exec demo recv jobs > /dev/null")
+	send := openProgram(t, dir, "sh", "-c", "while ! test -e "+stop+"; do echo line; sleep 0.1; done | demo send jobs")
+	for _, x := range []*console{recv, send} {
+		x.see(map[*console]string{recv: "received ", send: "sent "}[x])
+		x.see(" messages, ")
+		x.see(" bytes a second")
+	}
+	if err := os.WriteFile(stop, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*console{recv, send} {
+		x.ends(0)
+		x.until("nothing any more", func() bool { return !strings.Contains(strings.Join(x.rows(), ""), " messages, ") })
+	}
+	nothingLeft(t)
+}
+
 // The segment grows with the text, and all editors and viewers go on.
 func TestTextGrows(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("0 bytes in 4 KiB")
-	view := openTerminal(t, dir, "view", "notes")
+	view := openConsole(t, dir, "view", "notes")
 	edit.see("1 viewer")
-	second := openTerminal(t, dir, "edit", "notes")
+	second := openConsole(t, dir, "edit", "notes")
 	edit.see("2 editors")
 	line := strings.Repeat("x", 79) + "\r"
 	for i, size := range []string{"4 KiB", "4 KiB", "8 KiB", "8 KiB"} {
@@ -358,7 +421,7 @@ func TestTextGrows(t *testing.T) {
 func TestFullStoreKeepsWholeCharacters(t *testing.T) {
 	dir := testStore(t)
 	smallStore(t, dir, 64<<10)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("0 bytes in 4 KiB")
 	edit.pasted(strings.Repeat("日本語", 10_000))
 	edit.see(" of 90000 bytes: the store is full")
@@ -392,7 +455,7 @@ func smallStore(t *testing.T, dir string, size int) {
 // The status bar spans the window, whatever its width.
 func TestStatusBarSpansTheWindow(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	for _, width := range []int{80, 120, 40} {
 		edit.resize(width, 12)
 		edit.until("a bar across the window", func() bool {
@@ -414,9 +477,9 @@ func TestStatusBarSpansTheWindow(t *testing.T) {
 
 func TestUnicodePasteAndResize(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "ünïcode")
+	edit := openConsole(t, dir, "edit", "ünïcode")
 	edit.see("edit ünïcode")
-	view := openTerminal(t, dir, "view", "ünïcode")
+	view := openConsole(t, dir, "view", "ünïcode")
 	view.see("view ünïcode")
 	edit.typed("\x1b[200~first\rsecond\ttab\r\x1b[201~日本語 e\u0301 👍")
 	view.see("first")
@@ -441,9 +504,9 @@ func TestUnicodePasteAndResize(t *testing.T) {
 // How long a keystroke takes to another terminal's screen.
 func BenchmarkKeystrokeToViewer(b *testing.B) {
 	dir := b.TempDir() + "/store"
-	edit := openTerminal(b, dir, "edit", "notes")
+	edit := openConsole(b, dir, "edit", "notes")
 	edit.see("edit notes")
-	view := openTerminal(b, dir, "view", "notes")
+	view := openConsole(b, dir, "view", "notes")
 	view.see("showing")
 	edit.see("1 viewer")
 	var all []time.Duration

@@ -25,11 +25,11 @@ func TestIdleScreensDoNotPoll(t *testing.T) {
 		t.Skip("takes five seconds")
 	}
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes")
-	view := openTerminal(t, dir, "view", "notes")
+	view := openConsole(t, dir, "view", "notes")
 	view.see("1 viewer")
-	top := openTerminal(t, dir, "top")
+	top := openConsole(t, dir, "top")
 	top.see("notes")
 	edit.see("1 viewer")
 

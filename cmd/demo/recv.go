@@ -103,7 +103,7 @@ func (r *receiving) run(key string, size int) error {
 	if terminal.Is(r.cmd.OutOrStdout()) {
 		verb = "" // the messages show how far it is
 	}
-	r.transfer = newTransfer(r.cmd, s, verb)
+	r.transfer = newTransfer(r.cmd, s, verb, false)
 	defer r.end()
 	sub, err := s.Subscribe(opts...)
 	if err == nil {

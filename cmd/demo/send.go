@@ -32,7 +32,7 @@ func newSend() *cobra.Command {
 			return err
 		}
 		defer s.Close()
-		t := newTransfer(cmd, s, "sent")
+		t := newTransfer(cmd, s, "sent", !noWait)
 		defer t.end()
 		err = interruptible(cmd.Context(), func() error {
 			return t.sendInput(cmd.Context(), framed, noWait)
@@ -46,7 +46,7 @@ func newSend() *cobra.Command {
 		return nil
 	})
 	cmd.Flags().BoolVar(&framed, "framed", false, "the input is messages with a length before each")
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the first reader")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the first reader, nor for a worker if all have died")
 	cmd.Flags().VarP(&size, "size", "s", "size of the ring if this run creates it")
 	return withHelp(cmd)
 }

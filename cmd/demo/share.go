@@ -153,7 +153,7 @@ func (s *sharing) talk(ctx context.Context, sub *stream.Subscription) error {
 
 // write shares the input, until it ends.
 func (s *sharing) write(ctx context.Context) error {
-	t := newTransfer(s.cmd, s.Stream, "")
+	t := newTransfer(s.cmd, s.Stream, "", false)
 	defer t.end()
 	head := s.header("")
 	piece := make([]byte, min(16<<10, s.MaxMessage()))

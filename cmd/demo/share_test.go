@@ -13,10 +13,10 @@ const endOfInput = "\x04" // Ctrl-D
 // What is typed in either run shows in the other, with the process that it is from.
 func TestTypedTextGoesBothWays(t *testing.T) {
 	dir := testStore(t)
-	a := openTerminal(t, dir)
+	a := openConsole(t, dir)
 	a.see("type lines")
 	a.typed("early\n")
-	b := openTerminal(t, dir, "--key", "demo")
+	b := openConsole(t, dir, "--key", "demo")
 	b.see("early") // from the ring
 	a.see(fmt.Sprintf("%d has joined", b.cmd.Process.Pid))
 	a.typed("from a\n")
@@ -31,7 +31,7 @@ func TestTypedTextGoesBothWays(t *testing.T) {
 	if n := strings.Count(strings.Join(b.rows(), "\n"), "from b"); n != 1 {
 		t.Errorf("the second run shows its own line %d times", n)
 	}
-	c := openTerminal(t, dir, "--key", "demo")
+	c := openConsole(t, dir, "--key", "demo")
 	c.see(": from b")
 	c.typed("from c\n")
 	b.see(fmt.Sprintf("%d: from c", c.cmd.Process.Pid))
@@ -45,9 +45,9 @@ func TestTypedTextGoesBothWays(t *testing.T) {
 // Lines of one writer show as they were typed.
 func TestOneWriterNeedsNoName(t *testing.T) {
 	dir := testStore(t)
-	a := openTerminal(t, dir)
+	a := openConsole(t, dir)
 	a.see("type lines")
-	b := openTerminal(t, dir, "--read")
+	b := openConsole(t, dir, "--read")
 	a.typed("plain\n")
 	b.until("the line alone", func() bool {
 		for _, row := range b.rows() {

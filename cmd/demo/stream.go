@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +67,9 @@ type transfer struct {
 	verb            string // "sent", "received"; empty: show no numbers
 	messages, bytes atomic.Int64
 	waits           atomic.Bool // in a call that may wait for readers
+	keepsJobs       bool        // see joinGroups
+	mu              sync.Mutex
+	groups          map[string]bool // joined; mu guards it
 	stop            chan struct{}
 	watch           sync.WaitGroup
 }
@@ -75,8 +79,8 @@ const (
 	everyProgress = 500 * time.Millisecond
 )
 
-func newTransfer(cmd *cobra.Command, s *stream.Stream, verb string) *transfer {
-	t := &transfer{Stream: s, cmd: cmd, verb: verb, stop: make(chan struct{})}
+func newTransfer(cmd *cobra.Command, s *stream.Stream, verb string, keepsJobs bool) *transfer {
+	t := &transfer{Stream: s, cmd: cmd, verb: verb, keepsJobs: keepsJobs, stop: make(chan struct{}), groups: map[string]bool{}}
 	if !terminal.Is(cmd.ErrOrStderr()) {
 		t.verb = ""
 	}
@@ -105,13 +109,34 @@ func (t *transfer) awaitReader(ctx context.Context) error {
 	if info, err := t.Info(); err == nil && len(info.Readers) == 0 {
 		say(t.cmd, "waiting for a reader")
 	}
-	return t.AwaitReader(ctx)
+	err := t.AwaitReader(ctx)
+	t.joinGroups()
+	return err
 }
 
 // flush waits until the readers have read everything.
 func (t *transfer) flush(ctx context.Context) error {
+	t.joinGroups()
 	t.waits.Store(true)
 	return t.Flush(ctx)
+}
+
+// joinGroups makes a sender a member of the groups that there are. It takes no message,
+// but a group with a member is waited for: if all of its workers have died, their
+// messages are kept for the next worker.
+func (t *transfer) joinGroups() {
+	if !t.keepsJobs {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	info, _ := t.Info()
+	for _, r := range info.Readers {
+		if r.Group != "" && !t.groups[r.Group] {
+			_, err := t.Subscribe(stream.Group(r.Group))
+			t.groups[r.Group] = err == nil // else there is no room for another reader
+		}
+	}
 }
 
 func (t *transfer) add(n int) {
@@ -132,6 +157,7 @@ func (t *transfer) run() {
 		case <-t.stop:
 			return
 		}
+		t.joinGroups()
 		n := t.messages.Load()
 		if still++; n != before || !t.waits.Load() {
 			still = 0
@@ -148,16 +174,29 @@ func (t *transfer) run() {
 	}
 }
 
-// sayWhoIsBehind names the reader that is most behind.
+// sayWhoIsBehind names the reader that is most behind, or a group that has no worker.
 func (t *transfer) sayWhoIsBehind() {
-	info, err := t.Info()
+	info, _ := t.Info()
 	var slowest stream.Reader
+	workers := map[string]bool{}
 	for _, r := range info.Readers {
+		if r.Group != "" && r.PID == os.Getpid() {
+			continue // this sender
+		}
+		workers[r.Group] = true
 		if !r.Latest && r.Behind > slowest.Behind {
 			slowest = r
 		}
 	}
-	if err == nil && slowest.Behind > 0 {
+	if slowest.Behind > 0 {
 		say(t.cmd, "waiting for the reader in process %d, which is %s behind", slowest.PID, units.Count(slowest.Behind, "byte"))
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for group := range t.groups {
+		if !workers[group] {
+			say(t.cmd, "waiting for a worker: the group %q has none left, and messages that are not done", group)
+		}
 	}
 }

@@ -34,7 +34,7 @@ func TestTopShowsAndRemoves(t *testing.T) {
 	dir := testStore(t)
 	_, endFirst := hold(t, "first")
 	second, endSecond := hold(t, "second")
-	top := openTerminal(t, dir, "top", "--every", "100ms")
+	top := openConsole(t, dir, "top", "--every", "100ms")
 	top.see("2 segments, 2 live")
 	top.until("both, by key", func() bool {
 		rows := top.rows()

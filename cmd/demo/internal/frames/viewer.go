@@ -20,15 +20,14 @@ var ErrForeign = errors.New("no picture of \"demo frames\"")
 
 // A Viewer shows frames on a terminal, or at the end how many there were.
 type Viewer struct {
-	out     io.Writer
-	screen  bool // out is a terminal
-	picture bool // and has room for a picture
-	frames  int
-	lost    uint64
-	took    []float64 // nanoseconds, of the last frames
-	began   time.Time
-	shown   time.Time // when the screen was drawn last
-	rows    int       // of the picture on the screen
+	out    io.Writer
+	screen bool // out is a terminal
+	frames int
+	lost   uint64
+	took   []float64 // nanoseconds, of the last frames
+	began  time.Time
+	shown  time.Time // when the screen was drawn last
+	rows   int       // of the picture on the screen
 }
 
 const (
@@ -38,12 +37,13 @@ const (
 
 // NewViewer makes a Viewer that prints to out.
 func NewViewer(out io.Writer) *Viewer {
-	v := &Viewer{out: out, screen: terminal.Is(out)}
-	if v.screen {
-		width, height, err := term.GetSize(int(out.(*os.File).Fd()))
-		v.picture = err == nil && width > columns && height > lines+1
-	}
-	return v
+	return &Viewer{out: out, screen: terminal.Is(out)}
+}
+
+// hasRoom reports whether the screen has room for a picture, and the numbers below.
+func (v *Viewer) hasRoom() bool {
+	width, height, err := term.GetSize(int(v.out.(*os.File).Fd()))
+	return err == nil && width > columns && height > lines
 }
 
 // Take takes the next frame. lost is how many were passed over so far.
@@ -69,7 +69,8 @@ func (v *Viewer) Take(frame []byte, lost uint64) error {
 		fmt.Fprintf(&b, "\x1b[%dA", v.rows)
 	}
 	b.WriteString("\r\x1b[J")
-	if v.picture {
+	v.rows = 0
+	if v.hasRoom() {
 		draw(&b, size, points)
 		v.rows = lines
 	}
