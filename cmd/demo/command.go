@@ -36,6 +36,18 @@ func plainCommand(name, short string, run func(cmd *cobra.Command) error) *cobra
 	}
 }
 
+// runningCommand makes a command with a key and, after --, a command to run.
+func runningCommand(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, key string, command []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use:                   use,
+		DisableFlagsInUseLine: true,
+		Short:                 short,
+		ValidArgsFunction:     completeKey(byShell),
+		Args:                  args,
+		RunE:                  func(cmd *cobra.Command, args []string) error { return run(cmd, args[0], args[1:]) },
+	}
+}
+
 // oneKey wants exactly one argument, a key.
 func oneKey(cmd *cobra.Command, args []string) error {
 	switch {

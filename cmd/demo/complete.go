@@ -44,11 +44,3 @@ func completeKeys(_ *cobra.Command, args []string, typed string) ([]cobra.Comple
 	}
 	return keys, noFiles
 }
-
-// completeCommand completes a command after a key that has no segment.
-func completeCommand(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, byShell
-	}
-	return nil, noFiles
-}

@@ -24,28 +24,20 @@ type locking struct {
 
 func newLock() *cobra.Command {
 	var l locking
-	cmd := &cobra.Command{
-		Use:                   "lock KEY [flags] -- COMMAND [ARG...]",
-		DisableFlagsInUseLine: true,
-		Short:                 "Run a command while holding a segment's lock",
-		ValidArgsFunction:     completeKey(byShell),
-		Args:                  keyAndCommand,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			l.bounded = cmd.Flags().Changed("timeout")
-			if err := exclude(cmd, "timeout", "nonblock"); err != nil {
-				return err
-			}
-			switch {
-			case cmd.Flags().Changed("busy-code") && !l.bounded && !l.try:
-				return usage(cmd, "--busy-code means nothing without --timeout or --nonblock: the lock is waited for")
-			case l.busyCode < 0 || l.busyCode > 255:
-				return usage(cmd, "--busy-code %d: want 0 to 255", l.busyCode)
-			}
-			return l.run(cmd, args[0], args[1:])
-		},
-	}
+	cmd := runningCommand("lock KEY [flags] -- COMMAND [ARG...]", "Run a command while holding a segment's lock", keyAndCommand, func(cmd *cobra.Command, key string, command []string) error {
+		l.bounded = cmd.Flags().Changed("timeout")
+		if err := exclude(cmd, "timeout", "nonblock"); err != nil {
+			return err
+		}
+		switch {
+		case cmd.Flags().Changed("busy-code") && !l.bounded && !l.try:
+			return usage(cmd, "--busy-code means nothing without --timeout or --nonblock: the lock is waited for")
+		case l.busyCode < 0 || l.busyCode > 255:
+			return usage(cmd, "--busy-code %d: want 0 to 255", l.busyCode)
+		}
+		return l.run(cmd, key, command)
+	})
 	cmd.Flags().VarP(&l.timeout, "timeout", "w", "give up after TIME: seconds, or 500ms, 1m (default never)")
-	cmd.Flags().Lookup("timeout").DefValue = ""
 	cmd.Flags().BoolVarP(&l.try, "nonblock", "n", false, "give up at once if the lock is not free")
 	cmd.Flags().IntVarP(&l.busyCode, "busy-code", "E", exit.Busy, "after giving up, exit with `CODE`")
 	return withHelp(cmd)

@@ -25,8 +25,6 @@ func (s *stretch) flags(cmd *cobra.Command, length string) {
 	s.length = -1
 	cmd.Flags().Var(&s.offset, "offset", "begin SIZE bytes after the start")
 	cmd.Flags().Var(&s.length, "length", length)
-	cmd.Flags().Lookup("length").DefValue = ""
-	cmd.Flags().Lookup("offset").DefValue = ""
 }
 
 // of returns the offset and the length in a segment of size bytes.

@@ -36,48 +36,41 @@ type receiving struct {
 func newRecv() *cobra.Command {
 	var r receiving
 	size := units.Size(defaultRing)
-	cmd := &cobra.Command{
-		Use:                   "recv KEY [flags] [-- COMMAND [ARG...]]",
-		DisableFlagsInUseLine: true,
-		Short:                 "Receive what other processes send",
-		ValidArgsFunction:     completeKey(byShell),
-		Args: func(cmd *cobra.Command, args []string) error {
-			if cmd.ArgsLenAtDash() < 0 {
-				return oneKey(cmd, args)
-			}
-			return keyAndCommand(cmd, args)
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r.cmd, r.command = cmd, args[1:]
-			switch flags := cmd.Flags(); {
-			case flags.Changed("count") && r.count < 1:
-				return usage(cmd, "--count %d: want a number of messages", r.count)
-			case flags.Changed("group") && r.group == "":
-				return usage(cmd, "--group: want a name")
-			case r.framed && len(r.command) > 0:
-				return usage(cmd, "--framed is for the output: a COMMAND gets the bytes of one message")
-			}
-			if err := exclude(cmd, "latest", "group"); err != nil {
-				return err
-			}
-			if err := checkRing(cmd, size); err != nil {
-				return err
-			}
-			if len(r.command) > 0 {
-				if _, err := exec.LookPath(r.command[0]); err != nil {
-					return process.CannotRun(r.command[0], err)
-				}
-			}
-			return r.run(args[0], int(size))
-		},
+	args := func(cmd *cobra.Command, args []string) error {
+		if cmd.ArgsLenAtDash() < 0 {
+			return oneKey(cmd, args)
+		}
+		return keyAndCommand(cmd, args)
 	}
+	cmd := runningCommand("recv KEY [flags] [-- COMMAND [ARG...]]", "Receive what other processes send", args, func(cmd *cobra.Command, key string, command []string) error {
+		r.cmd, r.command = cmd, command
+		switch flags := cmd.Flags(); {
+		case flags.Changed("count") && r.count < 1:
+			return usage(cmd, "--count %d: want a number of messages", r.count)
+		case flags.Changed("group") && r.group == "":
+			return usage(cmd, "--group: want a name")
+		case r.framed && len(r.command) > 0:
+			return usage(cmd, "--framed is for the output: a COMMAND gets the bytes of one message")
+		}
+		if err := exclude(cmd, "latest", "group"); err != nil {
+			return err
+		}
+		if err := checkRing(cmd, size); err != nil {
+			return err
+		}
+		if len(r.command) > 0 {
+			if _, err := exec.LookPath(r.command[0]); err != nil {
+				return process.CannotRun(r.command[0], err)
+			}
+		}
+		return r.run(key, int(size))
+	})
 	flags := cmd.Flags()
 	flags.StringVarP(&r.group, "group", "g", "", "share the messages with the other runs of the group `NAME`")
 	flags.BoolVar(&r.latest, "latest", false, "only the newest message each time")
 	flags.BoolVar(&r.fromOldest, "from-oldest", false, "begin with the oldest message that is in the ring")
 	flags.IntVarP(&r.count, "count", "n", 0, "end after `N` messages")
 	flags.VarP(&r.timeout, "timeout", "w", "give up if there is no message for TIME")
-	flags.Lookup("timeout").DefValue = ""
 	flags.BoolVar(&r.framed, "framed", false, "print the length of each message, and then its bytes")
 	flags.VarP(&size, "size", "s", "size of the ring if this run creates it")
 	return withHelp(cmd)

@@ -69,7 +69,7 @@ func newTop() *cobra.Command {
 
 func checkEvery(cmd *cobra.Command, every units.Duration) error {
 	if time.Duration(every) < 100*time.Millisecond {
-		return usage(cmd, "--every %v: want at least 100ms", &every)
+		return usage(cmd, "--every %v: want at least 100ms", time.Duration(every))
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
-	"runtime"
 	"strings"
 	"time"
 
@@ -35,24 +34,10 @@ func addShare(root *cobra.Command) {
 		if err := checkRing(cmd, size); err != nil {
 			return err
 		}
-		s.writes = !s.onlyRead && !isNull(cmd.InOrStdin())
+		s.writes = !s.onlyRead
 		s.types = s.writes && terminal.Is(cmd.InOrStdin())
 		return s.run(cmd.Context(), int(size))
 	}
-}
-
-// isNull reports whether f is the null device.
-func isNull(f any) bool {
-	file, ok := f.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 || terminal.Is(f) {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return runtime.GOOS == "windows" || err == nil && os.SameFile(info, null)
 }
 
 // sharing is one run. It reads, or writes, or at a terminal both.

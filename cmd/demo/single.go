@@ -20,32 +20,29 @@ func newSingle() *cobra.Command {
 		send      bool
 		onMessage string
 	)
-	cmd := &cobra.Command{
-		Use:                   "single KEY [flags] -- COMMAND [ARG...]",
-		DisableFlagsInUseLine: true,
-		Short:                 "Run a command unless it is running already",
-		ValidArgsFunction:     completeCommand,
-		Args:                  keyAndCommand,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			key, command := args[0], args[1:]
-			for {
-				instance, err := single.Acquire(key, storeOptions()...)
-				if err == nil {
-					return runInstance(cmd, instance, command, onMessage)
-				}
-				if !errors.Is(err, single.ErrRunning) {
-					return err
-				}
-				if !send {
-					return exit.Errorf(exit.Busy, "an instance of %q is running; with --send it gets these arguments", key)
-				}
-				err = single.Send(cmd.Context(), key, packArgs(command), storeOptions()...)
-				if !errors.Is(err, single.ErrNotRunning) {
-					return err
-				}
-				// The instance ended before it took the message: try to be the next.
+	cmd := runningCommand("single KEY [flags] -- COMMAND [ARG...]", "Run a command unless it is running already", keyAndCommand, func(cmd *cobra.Command, key string, command []string) error {
+		for {
+			instance, err := single.Acquire(key, storeOptions()...)
+			if err == nil {
+				return runInstance(cmd, instance, command, onMessage)
 			}
-		},
+			if !errors.Is(err, single.ErrRunning) {
+				return err
+			}
+			if !send {
+				return exit.Errorf(exit.Busy, "an instance of %q is running; with --send it gets these arguments", key)
+			}
+			err = single.Send(cmd.Context(), key, packArgs(command), storeOptions()...)
+			if !errors.Is(err, single.ErrNotRunning) {
+				return err
+			}
+			// The instance ended before it took the message: try to be the next.
+		}
+	})
+	complete := cmd.ValidArgsFunction
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		_, after := complete(cmd, args, typed) // the key has no segment of that name
+		return nil, after
 	}
 	cmd.Flags().BoolVar(&send, "send", false, "if an instance is running, hand it COMMAND and ARGs")
 	cmd.Flags().StringVar(&onMessage, "on-message", "", "as the instance, run `CMD` for each message")

@@ -22,11 +22,8 @@ const minRing = 4096
 
 // checkRing refuses a ring that is too small or too large.
 func checkRing(cmd *cobra.Command, size units.Size) error {
-	if size < minRing {
-		return usage(cmd, "--size %d is too small: want at least %d", size, minRing)
-	}
-	if uint64(size) > 8<<30 {
-		return usage(cmd, "--size %d is too large: a ring has at most 8 GiB", size)
+	if size < minRing || uint64(size) > 8<<30 {
+		return usage(cmd, "--size %d: want %d bytes to 8 GiB", size, minRing)
 	}
 	return nil
 }

@@ -56,7 +56,6 @@ func newWrite() *cobra.Command {
 	part.flags(cmd, "take SIZE bytes of the input (default all)")
 	cmd.Flags().BoolVar(&truncate, "truncate", false, "clear what follows the written bytes, to the end of the segment")
 	cmd.Flags().Var(&create, "create", "create a segment of SIZE bytes if the key has none")
-	cmd.Flags().Lookup("create").DefValue = ""
 	cmd.Flags().BoolVar(&hold, "hold", false, "stay attached after writing, until Ctrl-C")
 	cmd.Flags().BoolVar(&asHex, "hex", false, "the input is hexadecimal digits, with or without white space")
 	return withHelp(cmd)
