@@ -43,7 +43,7 @@ const headSize = 64
 // Length returns how many bytes a frame has.
 func (s *Size) Length() int { return headSize + s.Width*s.Height }
 
-// Write writes frame number n to b, which has the length of a frame: a gradient, and a
+// Write writes frame number n to b, which has the length of a frame: gradients, and a
 // bar that moves.
 func (s *Size) Write(b []byte, n int) {
 	for i, v := range []int{s.Width, s.Height, n, int(time.Now().UnixNano())} {
@@ -53,7 +53,8 @@ func (s *Size) Write(b []byte, n int) {
 	for y := range s.Height {
 		row := points[y*s.Width:][:s.Width]
 		for x := range row {
-			row[x] = byte((x + y + n) * 255 / (s.Width + s.Height))
+			shade := (x + y + n) * 510 / (s.Width + s.Height) % 510
+			row[x] = byte(min(shade, 510-shade)) // up, and down again
 		}
 		for x := bar; x < min(bar+s.Width/16, s.Width); x++ {
 			row[x] = 255

@@ -68,23 +68,23 @@ func (v *Viewer) Take(frame []byte, lost uint64) error {
 	if v.rows > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", v.rows)
 	}
-	b.WriteString("\r\x1b[J")
+	b.WriteString("\r")
 	v.rows = 0
 	if v.hasRoom() {
 		draw(&b, size, points)
 		v.rows = lines
 	}
-	_, err := io.WriteString(v.out, b.String()+v.numbers())
+	_, err := io.WriteString(v.out, b.String()+v.numbers()+"\x1b[J")
 	return err
 }
 
 // End prints the numbers at the end, below the last picture.
 func (v *Viewer) End() {
-	clear := ""
+	line := v.numbers() + "\n"
 	if v.screen {
-		clear = "\r\x1b[K"
+		line = "\r\x1b[K" + line
 	}
-	io.WriteString(v.out, clear+v.numbers()+"\n")
+	io.WriteString(v.out, line)
 }
 
 // numbers says what was seen.
@@ -110,6 +110,6 @@ func draw(b *strings.Builder, size Size, points []byte) {
 		for x := range columns {
 			fmt.Fprintf(b, "\x1b[38;5;%d;48;5;%dm▀", grey(x, 2*y), grey(x, 2*y+1))
 		}
-		b.WriteString("\x1b[0m\r\n")
+		b.WriteString("\x1b[0m\x1b[K\r\n")
 	}
 }
