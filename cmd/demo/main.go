@@ -1,5 +1,10 @@
 // Demo shows memory shared between processes by key, and is a tool for it: see
 // demo --help.
+//
+// This directory has the commands, and help what their --help says. What draws on a
+// terminal is in internal: editor (edit and view), top, frames, and terminal, which they
+// have in common, with the guard that restores the terminal. segments has the tables of
+// ls and top.
 package main
 
 import (

@@ -78,7 +78,7 @@ func (s *sharing) run(ctx context.Context, size int) (err error) {
 	doing := "showing what the others write"
 	switch {
 	case s.types:
-		doing = "type lines, and see those of other runs; Ctrl-D ends"
+		doing = "type lines; Ctrl-D ends"
 	case s.writes:
 		doing = "sharing the input"
 	case info.Attached == 1:
@@ -202,6 +202,7 @@ func (s *sharing) show(ctx context.Context, sub *stream.Subscription) error {
 			continue
 		}
 		if s.types && sign != "" {
+			names.Break()
 			s.say("%s has %s", pid, map[string]string{joined: "joined", left: "left"}[sign])
 		}
 		if err := names.Write(from, pid, text); err != nil {

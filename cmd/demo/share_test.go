@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
@@ -39,6 +40,38 @@ func TestTypedTextGoesBothWays(t *testing.T) {
 	c.ends(-1)
 	b.typed("\x03") // Ctrl-C
 	b.ends(130)
+	nothingLeft(t)
+}
+
+// A line that has not ended does not run into that of another process.
+func TestLinesOfTwoWritersStayApart(t *testing.T) {
+	dir := testStore(t)
+	a := openConsole(t, dir)
+	a.see("type lines")
+	b := openProgram(t, dir, "sh", "-c", "(printf half; while ! test -e "+dir+"/../end; do sleep 0.1; done; echo ' of b') | demo")
+	b.see("sharing the input")
+	a.see("half")
+	c := openConsole(t, dir)
+	c.see("half")
+	c.typed("whole line of c\n")
+	a.until("three lines", func() bool {
+		rows := a.rows()
+		for i, row := range rows {
+			if strings.HasSuffix(row, "half") && i+2 < len(rows) {
+				return strings.HasSuffix(rows[i+1], " has joined") && strings.HasPrefix(rows[i+2], fmt.Sprintf("%d: whole line of c", c.cmd.Process.Pid))
+			}
+		}
+		return false
+	})
+	if err := os.WriteFile(dir+"/../end", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.see(":  of b")
+	b.ends(0)
+	for _, x := range []*console{a, c} {
+		x.typed(endOfInput)
+		x.ends(0)
+	}
 	nothingLeft(t)
 }
 

@@ -118,6 +118,10 @@ func (t *transfer) flush(ctx context.Context) error {
 	return t.Flush(ctx)
 }
 
+// fewReaders is half of the readers that a stream can have: senders leave the other half
+// to workers. Other senders are members then.
+const fewReaders = 32
+
 // joinGroups makes a sender a member of the groups that there are. It takes no message,
 // but a group with a member is waited for: if all of its workers have died, their
 // messages are kept for the next worker.
@@ -129,9 +133,9 @@ func (t *transfer) joinGroups() {
 	defer t.mu.Unlock()
 	info, _ := t.Info()
 	for _, r := range info.Readers {
-		if r.Group != "" && !t.groups[r.Group] {
+		if r.Group != "" && !t.groups[r.Group] && len(info.Readers) < fewReaders {
 			_, err := t.Subscribe(stream.Group(r.Group))
-			t.groups[r.Group] = err == nil // else there is no room for another reader
+			t.groups[r.Group] = err == nil
 		}
 	}
 }

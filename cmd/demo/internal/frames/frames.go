@@ -46,8 +46,8 @@ func (s *Size) Length() int { return headSize + s.Width*s.Height }
 // Write writes frame number n to b, which has the length of a frame: gradients, and a
 // bar that moves.
 func (s *Size) Write(b []byte, n int) {
-	for i, v := range []int{s.Width, s.Height, n, int(time.Now().UnixNano())} {
-		binary.LittleEndian.PutUint64(b[8*i:], uint64(v))
+	for i, v := range []uint64{uint64(s.Width), uint64(s.Height), uint64(n), uint64(time.Now().UnixNano())} {
+		binary.LittleEndian.PutUint64(b[8*i:], v)
 	}
 	points, bar := b[headSize:], n*4%s.Width
 	for y := range s.Height {
@@ -67,7 +67,7 @@ func parse(frame []byte) (size Size, begun time.Time, points []byte, ok bool) {
 	if len(frame) < headSize {
 		return size, begun, nil, false
 	}
-	head := func(i int) int { return int(binary.LittleEndian.Uint64(frame[8*i:])) }
-	size = Size{head(0), head(1)}
-	return size, time.Unix(0, int64(head(3))), frame[headSize:], size.valid() && len(frame) == size.Length()
+	head := func(i int) int64 { return int64(binary.LittleEndian.Uint64(frame[8*i:])) }
+	size = Size{int(head(0)), int(head(1))}
+	return size, time.Unix(0, head(3)), frame[headSize:], size.valid() && len(frame) == size.Length()
 }

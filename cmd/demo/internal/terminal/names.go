@@ -25,6 +25,14 @@ func (n *Names) Joins(id string) {
 // Leaves says that a process does not write any more.
 func (n *Names) Leaves(id string) { delete(n.writers, id) }
 
+// Break ends a line that has not ended, on a terminal, before other output.
+func (n *Names) Break() {
+	if n.open && Is(n.Out) {
+		io.WriteString(n.Out, "\n")
+		n.open = false
+	}
+}
+
 // Write writes a text of the process id, whose name is shown.
 func (n *Names) Write(id, name string, text []byte) error {
 	if len(text) == 0 {
@@ -32,9 +40,8 @@ func (n *Names) Write(id, name string, text []byte) error {
 	}
 	if Is(n.Out) && len(n.writers) > 1 {
 		var lines bytes.Buffer
-		if n.open && id != n.last {
-			lines.WriteByte('\n')
-			n.open = false
+		if id != n.last {
+			n.Break()
 		}
 		for line := range bytes.Lines(text) {
 			if !n.open {
