@@ -51,7 +51,6 @@ func usage(cmd *cobra.Command, format string, args ...any) error {
 func explain(ctx context.Context, err error) (line string, code int) {
 	var (
 		coded exit.Error
-		sig   signalError
 		of    *shm.Error
 	)
 	switch {
@@ -59,8 +58,8 @@ func explain(ctx context.Context, err error) (line string, code int) {
 		return coded.Line, coded.Code
 	case errors.Is(err, syscall.EPIPE):
 		return "nothing reads the output any more (broken pipe)", exit.BrokenPipe
-	case errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &sig):
-		return "", exit.Signal + int(sig.sig)
+	case errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &coded):
+		return "", coded.Code
 	case errors.Is(err, shm.ErrNotExist) && errors.As(err, &of) && of.Key != "" && of.Op != "grow":
 		return fmt.Sprintf("there is no segment %q in %s; \"demo ls\" lists those there are", of.Key, storePath()), exit.NotExist
 	}

@@ -116,15 +116,11 @@ func (l *listing) printTables() func([]shm.Info) error {
 // printObjects returns a function that prints a line of JSON for each segment that
 // has changed since the last call.
 func (l *listing) printObjects() func([]shm.Info) error {
-	type id struct {
-		name string
-		id   uint64
-	}
-	out, before := json.NewEncoder(l.out), map[id]shm.Info{}
+	out, before := json.NewEncoder(l.out), map[string]shm.Info{} // by name and ID
 	return func(infos []shm.Info) error {
-		now := map[id]shm.Info{}
+		now := map[string]shm.Info{}
 		for _, info := range infos {
-			id := id{info.Name, info.ID}
+			id := fmt.Sprint(info.Name, info.ID)
 			now[id] = info
 			if was, known := before[id]; known && reflect.DeepEqual(was, info) {
 				continue

@@ -39,22 +39,15 @@ func run() int {
 	return code
 }
 
-// A signalError is the cause of a context that a signal has ended.
-type signalError struct{ sig syscall.Signal }
-
-func (e signalError) Error() string { return "ended by " + e.sig.String() }
-
 // withSignals returns a context that ends when a signal asks this process to end,
-// with a signalError as its cause.
+// with an exit.Error as its cause.
 func withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
-		for s := range ch {
-			if sig, ok := s.(syscall.Signal); ok {
-				cancel(signalError{sig})
-			}
+		if sig, ok := (<-ch).(syscall.Signal); ok {
+			cancel(exit.Error{Code: exit.Signal + int(sig)})
 		}
 	}()
 	return ctx, func() { signal.Stop(ch); cancel(nil) }

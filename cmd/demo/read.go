@@ -43,26 +43,22 @@ func (s *stretch) of(size int) (off, n int64, err error) {
 }
 
 func newRead() *cobra.Command {
-	var (
-		part              stretch
-		follow, asHex, tx bool
-	)
-	cmd := keyCommand("read", "Print the bytes of a segment", func(cmd *cobra.Command, key string) error {
+	var r reading
+	cmd := keyCommand("read", "Print the bytes of a segment", func(cmd *cobra.Command, key string) (err error) {
 		if err := exclude(cmd, "hex", "text"); err != nil {
 			return err
 		}
-		seg, err := shm.Attach(key, storeOptions(shm.ReadOnly())...)
-		if err != nil {
+		if r.seg, err = shm.Attach(key, storeOptions(shm.ReadOnly())...); err != nil {
 			return err
 		}
-		defer seg.Close()
-		r := reading{seg: seg, out: cmd.OutOrStdout(), part: part, hex: asHex, text: tx, follow: follow}
+		defer r.seg.Close()
+		r.out = cmd.OutOrStdout()
 		return r.run(cmd.Context())
 	})
-	part.flags(cmd, "print SIZE bytes (default all there are)")
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "print again whenever the bytes have changed")
-	cmd.Flags().BoolVar(&asHex, "hex", false, "print a table of hexadecimal digits")
-	cmd.Flags().BoolVar(&tx, "text", false, "end before the first zero byte, and end the line")
+	r.part.flags(cmd, "print SIZE bytes (default all there are)")
+	cmd.Flags().BoolVarP(&r.follow, "follow", "f", false, "print again whenever the bytes have changed")
+	cmd.Flags().BoolVar(&r.hex, "hex", false, "print a table of hexadecimal digits")
+	cmd.Flags().BoolVar(&r.text, "text", false, "end before the first zero byte, and end the line")
 	return withHelp(cmd)
 }
 

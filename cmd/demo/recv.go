@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os/exec"
 	"time"
@@ -179,12 +178,7 @@ func (r *receiving) handle(ctx context.Context, out *bufio.Writer, message []byt
 		}
 		if err != nil {
 			r.failed++
-			reason := err.Error()
-			var coded exit.Error
-			if errors.As(err, &coded) && coded.Line == "" {
-				reason = fmt.Sprintf("exit code %d", coded.Code)
-			}
-			say(r.cmd, "message %d: %s: %s", r.messages.Load()+1, r.command[0], reason)
+			say(r.cmd, "message %d: %s: %v", r.messages.Load()+1, r.command[0], err)
 		}
 		return nil
 	}

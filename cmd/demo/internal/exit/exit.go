@@ -27,7 +27,12 @@ type Error struct {
 	Line string
 }
 
-func (e Error) Error() string { return e.Line }
+func (e Error) Error() string {
+	if e.Line == "" {
+		return fmt.Sprintf("exit code %d", e.Code)
+	}
+	return e.Line
+}
 
 // Errorf returns an Error.
 func Errorf(code int, format string, args ...any) error {

@@ -29,21 +29,14 @@ func Run(cmd *exec.Cmd, pass func(os.Signal) bool) error {
 
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
+	defer func() { signal.Stop(signals); close(signals) }()
 	if err := cmd.Start(); err != nil {
 		return CannotRun(cmd.Args[0], err)
 	}
-	ended := make(chan struct{})
-	defer close(ended)
 	go func() {
-		for {
-			select {
-			case s := <-signals:
-				if pass(s) {
-					cmd.Process.Signal(s)
-				}
-			case <-ended:
-				return
+		for s := range signals {
+			if pass(s) {
+				cmd.Process.Signal(s)
 			}
 		}
 	}()

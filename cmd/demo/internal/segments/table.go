@@ -21,40 +21,25 @@ const (
 // A Row is a segment with what a second look can tell.
 type Row struct {
 	shm.Info
-	Changes  float64 // each second; -1 at the first look
-	lockedIn time.Duration
+	Changes       float64 // each second; -1 at the first look
+	at, lockSince time.Time
 }
 
 // A History is what the last look has seen of each segment, by file name.
-type History map[string]seen
-
-type seen struct {
-	version   uint32
-	created   time.Time
-	at        time.Time
-	lockedBy  uint64 // the ID of the attachment
-	lockSince time.Time
-}
+type History map[string]Row
 
 // Look makes rows of infos, and returns what the next look needs.
 func (h History) Look(infos []shm.Info, now time.Time) (rows []Row, next History) {
 	next = History{}
 	for _, info := range infos {
-		r := Row{Info: info, Changes: -1}
-		before, known := h[info.Name]
-		known = known && before.created.Equal(info.Created)
-		s := seen{version: info.Version, created: info.Created, at: now}
-		if known {
-			r.Changes = float64(info.Version-before.version) / max(now.Sub(before.at).Seconds(), 1e-9)
-		}
-		if info.Owner != nil {
-			s.lockedBy, s.lockSince = info.Owner.ID, now
-			if known && before.lockedBy == s.lockedBy {
-				s.lockSince = before.lockSince
+		r := Row{Info: info, Changes: -1, at: now, lockSince: now}
+		if before, known := h[info.Name]; known && before.Created.Equal(info.Created) {
+			r.Changes = float64(info.Version-before.Version) / max(now.Sub(before.at).Seconds(), 1e-9)
+			if info.Owner != nil && before.Owner != nil && before.Owner.ID == info.Owner.ID {
+				r.lockSince = before.lockSince
 			}
-			r.lockedIn = now.Sub(s.lockSince)
 		}
-		next[info.Name] = s
+		next[info.Name] = r
 		rows = append(rows, r)
 	}
 	return rows, next
@@ -95,15 +80,16 @@ func (r Row) changes() string {
 
 // lock says which process holds the lock, and for how long if that is known.
 func (r Row) lock() string {
-	switch {
+	switch held := r.at.Sub(r.lockSince).Truncate(time.Second); {
 	case r.Owner == nil && r.Abandoned:
 		return "abandoned"
 	case r.Owner == nil:
 		return "-"
-	case r.lockedIn < time.Second:
+	case held == 0:
 		return strconv.Itoa(r.Owner.PID)
+	default:
+		return fmt.Sprintf("%d %v", r.Owner.PID, held)
 	}
-	return fmt.Sprintf("%d %v", r.Owner.PID, r.lockedIn.Truncate(time.Second))
 }
 
 func (r Row) pids() string {
