@@ -416,8 +416,10 @@ func TestTextGrows(t *testing.T) {
 	edit.pasted(strings.Repeat("y", 200_000)) // more than double
 	view.see("202894 bytes in ")
 	second.see("202894 bytes in ")
+	late := openConsole(t, dir, "view", "notes") // a viewer begins at the end
+	late.until("the end", func() bool { return strings.HasPrefix(late.rows()[0], "yyyy") })
 	second.typed("\x1b[H\x1b[A\x1b[A\x1b[A\x1b[Ato the end")
-	for _, x := range []*console{edit, view, second} {
+	for _, x := range []*console{edit, view, second, late} {
 		x.see("202904 bytes in ")
 		x.typed(quit)
 		x.ends(0)

@@ -38,8 +38,8 @@ type editor struct {
 	pasted  strings.Builder
 }
 
-// lookEvery is how often a screen looks whether all peers are alive. It learns of
-// everything else at once.
+// lookEvery is how often a screen looks who edits and views. It learns of changes of the
+// text at once.
 const lookEvery = time.Second
 
 // Run shows the text in seg until the user quits. A read-only attachment views; any
@@ -53,16 +53,18 @@ func Run(ctx context.Context, seg *shm.Segment) error {
 	if err != nil {
 		return err
 	}
-	e := &editor{doc: d, seg: seg, views: seg.ReadOnly(), follow: seg.ReadOnly()}
+	e := &editor{doc: d, seg: seg, views: seg.ReadOnly(), follow: seg.ReadOnly(), goal: -1}
 	if e.Screen, err = terminal.NewScreen(); err != nil {
 		return err
 	}
 	defer e.Fini()
 	e.EnablePaste()
-	if e.text, e.version, err = d.Load(); err != nil {
+	first, version, err := d.Load()
+	if err != nil {
 		return err
 	}
-	e.goal = -1
+	e.version = version
+	e.adopt(first)
 	e.Look()
 	e.Say("type: every keystroke is shared")
 	if e.views {
@@ -72,7 +74,7 @@ func Run(ctx context.Context, seg *shm.Segment) error {
 	ctx, cancel := context.WithCancel(ctx)
 	changes, watched := make(chan func() error), make(chan struct{})
 	go func() {
-		e.watch(ctx, e.version, changes)
+		e.watch(ctx, version, changes)
 		close(watched)
 	}()
 	defer func() {
