@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/segments"
 	"qshm/cmd/demo/internal/units"
-	"qshm/keymap"
 	"qshm/shm"
 )
 
@@ -38,38 +38,9 @@ func completeKeys(_ *cobra.Command, args []string, typed string) ([]cobra.Comple
 	}
 	var keys []cobra.Completion
 	for _, info := range infos {
-		if key := info.Key; wholeKey(info) && strings.HasPrefix(key, typed) && !slices.Contains(args, key) && !strings.ContainsFunc(key, unicode.IsControl) {
+		if key := info.Key; segments.HasKey(info) && strings.HasPrefix(key, typed) && !slices.Contains(args, key) && !strings.ContainsFunc(key, unicode.IsControl) {
 			keys = append(keys, cobra.CompletionWithDesc(key, fmt.Sprintf("%s, %d attached", units.Count(info.Size, "byte"), info.Attached)))
 		}
 	}
 	return keys, noFiles
-}
-
-// wholeKey reports whether info has the key of the segment: it has the first 256
-// bytes of a longer one, and none if the creator died before it wrote the key.
-func wholeKey(info shm.Info) bool { return info.Key != "" && keymap.Name(info.Key) == info.Name }
-
-// completeCommand completes a command after a key that has no segment.
-func completeCommand(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, byShell
-	}
-	return nil, noFiles
-}
-
-// addCompletionHelp completes the help of the commands that print completion scripts,
-// which cobra makes.
-func addCompletionHelp(root *cobra.Command) {
-	root.InitDefaultCompletionCmd()
-	cmd, _, err := root.Find([]string{"completion"})
-	if err != nil {
-		return
-	}
-	cmd.Short = "Print a script that completes commands and keys in a shell"
-	cmd.Long = cmd.Short + ".\n\nThe help of each shell's command says how to load the script."
-	withHelp(cmd, "  source <(demo completion bash)\n  demo completion fish | source")
-	for _, shell := range cmd.Commands() {
-		shell.Short = "Print the script for " + shell.Name()
-		withHelp(shell, fmt.Sprintf("  demo completion %[1]s\n  demo completion %[1]s --no-descriptions", shell.Name()))
-	}
 }

@@ -25,11 +25,11 @@ func TestIdleScreensDoNotPoll(t *testing.T) {
 		t.Skip("takes five seconds")
 	}
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes")
-	view := openTerminal(t, dir, "view", "notes")
+	view := openConsole(t, dir, "view", "notes")
 	view.see("1 viewer")
-	top := openTerminal(t, dir, "top")
+	top := openConsole(t, dir, "top")
 	top.see("notes")
 	edit.see("1 viewer")
 
@@ -40,7 +40,7 @@ func TestIdleScreensDoNotPoll(t *testing.T) {
 		cmd  *exec.Cmd
 	}
 	var traces []*trace
-	for _, x := range []*terminal{edit, view, top} {
+	for _, x := range []*console{edit, view, top} {
 		args := []string{"5", "strace", "-f", "-o"}
 		tr := &trace{what: x.cmd.Args[1], out: filepath.Join(t.TempDir(), "trace")}
 		args = append(args, tr.out)
@@ -69,7 +69,7 @@ func TestIdleScreensDoNotPoll(t *testing.T) {
 			t.Errorf("%s: %d system calls in 5 idle seconds, at most %d are expected", tr.what, calls, idleCalls)
 		}
 	}
-	for _, x := range []*terminal{top, view, edit} {
+	for _, x := range []*console{top, view, edit} {
 		x.typed(quit)
 		x.ends(0)
 	}

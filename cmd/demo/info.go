@@ -1,59 +1,39 @@
 package main
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/segments"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 	"qshm/shm/stream"
 )
 
-const infoHelp = `Describe a segment: its file, the processes that are attached, the one that
-holds the lock, and how often the segment has changed.
-
-Of a stream of messages it also tells how full the ring is, and how far each
-reader is behind.
-
-Looking changes nothing, and does not wait. It attaches only to a live stream,
-for a moment. --json prints one object, as "demo ls --help" describes it.`
-
-const infoExamples = `  demo info frames
-  demo info frames --json | jq .attachments`
-
 func newInfo() *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:               "info KEY",
-		Short:             "Describe a segment",
-		Long:              infoHelp,
-		ValidArgsFunction: completeKey(noFiles),
-		Args:              oneKey,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			info, err := shm.Stat(args[0], storeOptions()...)
-			if err != nil {
-				return err
-			}
-			ring := lookIntoStream(info)
-			if asJSON {
-				object := toJSON(info)
-				object.Stream = ring
-				return printJSON(cmd.OutOrStdout(), object)
-			}
-			_, err = io.WriteString(cmd.OutOrStdout(), describe(info)+ring.describe())
+	cmd := keyCommand("info", "Describe a segment", func(cmd *cobra.Command, key string) error {
+		info, err := shm.Stat(key, storeOptions()...)
+		if err != nil {
 			return err
-		},
-	}
+		}
+		ring := lookIntoStream(info)
+		if asJSON {
+			object := toJSON(info)
+			object.Stream = ring
+			return printJSON(cmd.OutOrStdout(), object)
+		}
+		_, err = io.WriteString(cmd.OutOrStdout(), describe(info)+ring.describe())
+		return err
+	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return withHelp(cmd, infoExamples, exitNotExist, exitPermission)
+	return withHelp(cmd)
 }
 
 // describe says in lines what is known about a segment.
@@ -66,12 +46,12 @@ func describe(info shm.Info) string {
 	if inUnits != size {
 		size += ", " + inUnits
 	}
-	line("key", "%s", showKey(info.Key, math.MaxInt))
+	line("key", "%s", segments.ShowKey(info.Key, math.MaxInt))
 	line("status", "%s", statusMeaning(info.Status))
 	line("size", "%s", size)
 	line("version", "%s by processes that may have written", units.Count(int64(info.Version), "unlock"))
 	line("created", "%s", info.Created.Format(time.DateTime))
-	line("owner", "%s, %s", owner(info.UID), permText(info))
+	line("owner", "%s, %s", segments.Owner(info.UID), segments.Perm(info))
 	line("store", "%s", filepath.Dir(info.Path))
 	line("file", "%s", info.Name)
 	line("id", "%016x", info.ID)
@@ -104,28 +84,9 @@ func statusMeaning(s shm.Status) string {
 	return s.String()
 }
 
-// kind says what is in a segment. It reads the file, and does not attach.
-func kind(info shm.Info) string {
-	const none = "-"
-	f, err := os.Open(info.Path)
-	if err != nil {
-		return none
-	}
-	defer f.Close()
-	var size [4]byte // of the segment's header, see shm/FORMAT.md
-	if _, err := f.ReadAt(size[:], 16); err != nil {
-		return none
-	}
-	var magic [8]byte // see shm/stream
-	if _, err := f.ReadAt(magic[:], int64(binary.NativeEndian.Uint32(size[:]))); err != nil || string(magic[:]) != "qshmstrm" {
-		return none
-	}
-	return "stream"
-}
-
 // lookIntoStream describes the stream in a segment; nil if it is none, or not alive.
 func lookIntoStream(info shm.Info) *streamJSON {
-	if info.Status != shm.StatusLive || kind(info) != "stream" {
+	if info.Status != shm.StatusLive || segments.Kind(info) != "stream" {
 		return nil
 	}
 	is, err := stream.Stat(info.Key, storeOptions()...)

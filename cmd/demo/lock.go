@@ -9,24 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
-
-const lockHelp = `Run a command while holding the lock of a segment, as flock(1) does with a file.
-
-If the key has no segment, one is created; it is destroyed with the last run
-that uses it. The lock is free again when the command ends, and also if this
-process is killed: on Linux the command then gets a SIGTERM.
-
-If the last process that held the lock was killed while it held it, a line says
-so, and the command finds QSHM_ABANDONED=1 in its environment: the work that
-the lock protects may be half-done. The next run learns this whether it was
-waiting or comes later, unless the dead segment was destroyed before: by a
-process that attached, or by "demo rm --dead".`
-
-const lockExamples = `  demo lock backup -w 5 -- rsync -a here/ there/
-  demo lock nightly -n -E 0 -- make report    # skipped while another run is on`
 
 // locking is a run of demo lock.
 type locking struct {
@@ -38,30 +24,23 @@ type locking struct {
 
 func newLock() *cobra.Command {
 	var l locking
-	cmd := &cobra.Command{
-		Use:                   "lock KEY [flags] -- COMMAND [ARG...]",
-		DisableFlagsInUseLine: true,
-		Short:                 "Run a command while holding a segment's lock",
-		Long:                  lockHelp,
-		ValidArgsFunction:     completeKey(byShell),
-		Args:                  keyAndCommand,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			l.bounded = cmd.Flags().Changed("timeout")
-			switch {
-			case l.bounded && l.try:
-				return usageError{errors.New("--timeout and --nonblock exclude each other"), cmd.CommandPath()}
-			case l.busyCode < 0 || l.busyCode > 255:
-				return usageError{fmt.Errorf("--busy-code %d: want 0 to 255", l.busyCode), cmd.CommandPath()}
-			}
-			return l.run(cmd, args[0], args[1:])
-		},
-	}
+	cmd := runningCommand("lock KEY [flags] -- COMMAND [ARG...]", "Run a command while holding a segment's lock", keyAndCommand, func(cmd *cobra.Command, key string, command []string) error {
+		l.bounded = cmd.Flags().Changed("timeout")
+		if err := exclude(cmd, "timeout", "nonblock"); err != nil {
+			return err
+		}
+		switch {
+		case cmd.Flags().Changed("busy-code") && !l.bounded && !l.try:
+			return usage(cmd, "--busy-code means nothing without --timeout or --nonblock: the lock is waited for")
+		case l.busyCode < 0 || l.busyCode > 255:
+			return usage(cmd, "--busy-code %d: want 0 to 255", l.busyCode)
+		}
+		return l.run(cmd, key, command)
+	})
 	cmd.Flags().VarP(&l.timeout, "timeout", "w", "give up after TIME: seconds, or 500ms, 1m (default never)")
-	cmd.Flags().Lookup("timeout").DefValue = ""
 	cmd.Flags().BoolVarP(&l.try, "nonblock", "n", false, "give up at once if the lock is not free")
-	cmd.Flags().IntVarP(&l.busyCode, "busy-code", "E", codeBusy, "after giving up, exit with `CODE`")
-	return withHelp(cmd, lockExamples, exitPermission, exitNoSpace,
-		"     75  the lock was not free in time, and the command was not run", exitRun)
+	cmd.Flags().IntVarP(&l.busyCode, "busy-code", "E", exit.Busy, "after giving up, exit with `CODE`")
+	return withHelp(cmd)
 }
 
 func (l *locking) run(cmd *cobra.Command, key string, command []string) error {
@@ -71,7 +50,7 @@ func (l *locking) run(cmd *cobra.Command, key string, command []string) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(l.timeout))
 		defer cancel()
 	}
-	seg, _, err := shm.Open(key, 1, append(storeOptions(), shm.WithContext(ctx))...)
+	seg, _, err := shm.Open(key, 1, storeOptions(shm.WithContext(ctx))...)
 	if err == nil {
 		defer seg.Close()
 		err = l.lock(ctx, seg)
@@ -81,7 +60,7 @@ func (l *locking) run(cmd *cobra.Command, key string, command []string) error {
 		if l.bounded {
 			within = fmt.Sprintf(" within %v", time.Duration(l.timeout))
 		}
-		return codeError{l.busyCode, fmt.Sprintf("the lock of %q was not free%s%s", key, within, heldBy(seg))}
+		return exit.Errorf(l.busyCode, "the lock of %q was not free%s%s", key, within, heldBy(seg))
 	}
 	if err != nil {
 		return err
@@ -89,10 +68,10 @@ func (l *locking) run(cmd *cobra.Command, key string, command []string) error {
 	var env []string
 	before, replaced := seg.Replaced()
 	if seg.Abandoned() || replaced && before.Abandoned {
-		fmt.Fprintf(cmd.ErrOrStderr(), "demo: the last process that held the lock of %q died while it held it\n", key)
+		say(cmd, "the last process that held the lock of %q died while it held it", key)
 		env = append(env, "QSHM_ABANDONED=1")
 	}
-	err = runCommand(command[0], command[1:], env, nil)
+	err = runCommand(command, env, nil)
 	if unlocked := seg.Unlock(); err == nil {
 		err = unlocked
 	}

@@ -3,66 +3,26 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"reflect"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/segments"
+	"qshm/cmd/demo/internal/terminal"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
 
-const lsHelp = `List the segments of a store, as ipcs -m does for System V memory.
-
-STATUS is one of
-  live      a process is attached
-  dead      every process that was attached has died; the next run that creates
-            or attaches destroys the segment, and so does "demo rm --dead"
-  removed   the key is free again, but processes are still attached
-  unknown   this user may not read the file, or this system does not have the
-            kind of locks that the segment was made with
-
-KIND is "stream" for a stream of messages (see "demo send --help"), and "-" for
-other memory.
-
-LOCKED BY is the process that holds the segment's lock, or "abandoned" if a
-process died while it held it. Process numbers are those of the process's own
-container, if it runs in one.
-
---json prints an array of objects, one for each segment:
-
-  key          string; its first 256 bytes if it is longer
-  key_base64   the key's bytes, only if the key is not UTF-8 text
-  name, path   of the file in the store
-  size         bytes
-  uid, owner   of the file
-  perm         its permissions, as "0600"
-  created      time, RFC 3339
-  status       as above
-  kind         "stream" or "-"
-  stream       of "demo info", for a stream: capacity, used, sent, writers, and
-               readers: pid, id, group, latest, behind (in bytes); else null
-  attached     number of attachments of live processes
-  attachments  those: pid, read_only, id (16 hex digits, never the same twice)
-  lock_owner   the attachment that holds the lock, or null
-  abandoned    true if a process died while it held the lock, and no process has
-               held it since
-  version      number of unlocks by processes that may have written
-  max_attached how many attachments there can be
-  id           16 hex digits; tells a segment from others with the same key
-
---watch prints the table again whenever it has changed. --watch --json prints
-such an object, on one line, for each segment that is new or has changed; if a
-segment does not exist any more, its last object with the status "gone".`
-
-const lsExamples = `  demo ls -l
-  demo ls --watch --json | jq 'select(.status == "dead").key'`
-
-var lsColumns = []column{keyColumn, bytesColumn, attachedColumn, statusColumn, kindColumn, lockColumn, ownerColumn, permColumn}
+var lsColumns = []segments.Column{
+	segments.KeyColumn, segments.BytesColumn, segments.AttachedColumn, segments.StatusColumn, segments.KindColumn, segments.LockColumn, segments.OwnerColumn, segments.PermColumn,
+}
 
 // listing is a run of demo ls.
 type listing struct {
@@ -74,40 +34,33 @@ type listing struct {
 func newLs() *cobra.Command {
 	l := listing{every: units.Duration(time.Second)}
 	var watch bool
-	cmd := &cobra.Command{
-		Use:               "ls",
-		Short:             "List the segments there are",
-		Long:              lsHelp,
-		Args:              noArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			l.out = cmd.OutOrStdout()
-			if watch {
-				if err := checkEvery(cmd, l.every); err != nil {
-					return err
-				}
-				return l.watch(cmd.Context())
-			}
-			infos, err := shm.List(storeOptions()...)
-			if err != nil {
-				return err
-			}
-			if l.asJSON {
-				all := []segmentJSON{}
-				for _, info := range infos {
-					all = append(all, toJSON(info))
-				}
-				return printJSON(l.out, all)
-			}
-			_, err = io.WriteString(l.out, l.table(infos))
+	cmd := plainCommand("ls", "List the segments there are", func(cmd *cobra.Command) error {
+		l.out = cmd.OutOrStdout()
+		if err := errors.Join(need(cmd, "watch", "every"), exclude(cmd, "json", "long"), checkEvery(cmd, l.every)); err != nil {
 			return err
-		},
-	}
+		}
+		if watch {
+			return l.watch(cmd.Context())
+		}
+		infos, err := shm.List(storeOptions()...)
+		if err != nil {
+			return err
+		}
+		if l.asJSON {
+			all := []segmentJSON{}
+			for _, info := range infos {
+				all = append(all, toJSON(info))
+			}
+			return printJSON(l.out, all)
+		}
+		_, err = io.WriteString(l.out, l.table(infos))
+		return err
+	})
 	cmd.Flags().BoolVarP(&l.long, "long", "l", false, "print whole keys and the names of the files, however wide")
 	cmd.Flags().BoolVar(&l.asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print whatever has changed, until Ctrl-C")
 	cmd.Flags().Var(&l.every, "every", "with --watch, look every TIME, at least 100ms")
-	return withHelp(cmd, lsExamples, exitPermission)
+	return withHelp(cmd)
 }
 
 // table returns the path of the store and one line for each segment.
@@ -116,13 +69,12 @@ func (l *listing) table(infos []shm.Info) string {
 	if len(infos) == 0 {
 		return heading
 	}
-	rows := history{}.look(infos, time.Now())
-	if !l.long {
-		return heading + printTable(lsColumns, rows, lineWidth)
+	rows, _ := segments.History{}.Look(infos, time.Now())
+	columns, width := lsColumns, segments.LineWidth
+	if l.long {
+		columns, width = append([]segments.Column{segments.WholeKeyColumn}, append(lsColumns[1:], segments.NameColumn)...), math.MaxInt
 	}
-	wholeKey := column{title: "KEY", text: func(r row) string { return showKey(r.Key, math.MaxInt) }}
-	columns := append([]column{wholeKey}, lsColumns[1:]...)
-	return heading + printTable(append(columns, nameColumn), rows, math.MaxInt)
+	return heading + strings.Join(segments.Lines(columns, rows, width), "\n") + "\n"
 }
 
 // watch looks again and again, and prints what has changed.
@@ -148,19 +100,15 @@ func (l *listing) watch(ctx context.Context) error {
 // printTables returns a function that prints the table if it has changed since the
 // last call. On a terminal, each table takes the place of the one before.
 func (l *listing) printTables() func([]shm.Info) error {
-	before := ""
-	return func(infos []shm.Info) error {
-		text, between := l.table(infos), ""
-		if text == before {
-			return nil
+	before, clear := "", ""
+	if terminal.Is(l.out) {
+		clear = "\x1b[H\x1b[2J"
+	}
+	return func(infos []shm.Info) (err error) {
+		if text := l.table(infos); text != before {
+			before = text
+			_, err = io.WriteString(l.out, clear+text)
 		}
-		if isTerminal(l.out) {
-			between = "\x1b[H\x1b[2J" + time.Now().Format(time.TimeOnly) + " "
-		} else if before != "" {
-			between = "\n"
-		}
-		before = text
-		_, err := io.WriteString(l.out, between+text)
 		return err
 	}
 }
@@ -168,15 +116,11 @@ func (l *listing) printTables() func([]shm.Info) error {
 // printObjects returns a function that prints a line of JSON for each segment that
 // has changed since the last call.
 func (l *listing) printObjects() func([]shm.Info) error {
-	type id struct {
-		name string
-		id   uint64
-	}
-	out, before := json.NewEncoder(l.out), map[id]shm.Info{}
+	out, before := json.NewEncoder(l.out), map[string]shm.Info{} // by name and ID
 	return func(infos []shm.Info) error {
-		now := map[id]shm.Info{}
+		now := map[string]shm.Info{}
 		for _, info := range infos {
-			id := id{info.Name, info.ID}
+			id := fmt.Sprint(info.Name, info.ID)
 			now[id] = info
 			if was, known := before[id]; known && reflect.DeepEqual(was, info) {
 				continue
@@ -245,8 +189,8 @@ type (
 
 func toJSON(info shm.Info) segmentJSON {
 	s := segmentJSON{
-		Key: info.Key, Name: info.Name, Path: info.Path, Size: info.Size, UID: info.UID, Owner: owner(info.UID),
-		Perm: permText(info), Created: info.Created, Status: info.Status.String(), Kind: kind(info),
+		Key: info.Key, Name: info.Name, Path: info.Path, Size: info.Size, UID: info.UID, Owner: segments.Owner(info.UID),
+		Perm: segments.Perm(info), Created: info.Created, Status: info.Status.String(), Kind: segments.Kind(info),
 		Attached: info.Attached, Attachments: []attachmentJSON{}, Abandoned: info.Abandoned, Version: info.Version,
 		MaxAttached: info.MaxAttached, ID: fmt.Sprintf("%016x", info.ID),
 	}

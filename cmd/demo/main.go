@@ -1,5 +1,10 @@
 // Demo shows memory shared between processes by key, and is a tool for it: see
 // demo --help.
+//
+// This directory has the commands, and help what their --help says. What draws on a
+// terminal is in internal: editor (edit and view), top, frames, and terminal, which they
+// have in common, with the guard that restores the terminal. segments has the tables of
+// ls and top.
 package main
 
 import (
@@ -8,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"qshm/cmd/demo/internal/exit"
 )
 
 func main() { os.Exit(run()) }
@@ -23,7 +30,7 @@ func run() int {
 	defer stop()
 	err := newRoot().ExecuteContext(ctx)
 	if err == nil {
-		return codeOK
+		return exit.OK
 	}
 	line, code := explain(ctx, err)
 	if line != "" {
@@ -32,22 +39,15 @@ func run() int {
 	return code
 }
 
-// A signalError is the cause of a context that a signal has ended.
-type signalError struct{ sig syscall.Signal }
-
-func (e signalError) Error() string { return "ended by " + e.sig.String() }
-
 // withSignals returns a context that ends when a signal asks this process to end,
-// with a signalError as its cause.
+// with an exit.Error as its cause.
 func withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
-		for s := range ch {
-			if sig, ok := s.(syscall.Signal); ok {
-				cancel(signalError{sig})
-			}
+		if sig, ok := (<-ch).(syscall.Signal); ok {
+			cancel(exit.Error{Code: exit.Signal + int(sig)})
 		}
 	}()
 	return ctx, func() { signal.Stop(ch); cancel(nil) }

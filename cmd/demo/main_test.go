@@ -38,7 +38,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("QSHM_DIR", env.WorkDir+"/store")
-			all := &processes{named: map[string]*process{}}
+			all := &processes{named: map[string]*child{}}
 			env.Values["processes"] = all
 			env.Defer(all.killAll)
 			return nil
@@ -58,11 +58,11 @@ func TestMain(m *testing.M) {
 const patience = 60 * time.Second
 
 type processes struct {
-	named map[string]*process
+	named map[string]*child
 }
 
-// process runs at the same time as the script.
-type process struct {
+// A child runs at the same time as the script.
+type child struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	sent  sync.WaitGroup // of what send gives it
@@ -72,7 +72,7 @@ type process struct {
 	ended chan error
 }
 
-func (p *process) Write(text []byte) (int, error) {
+func (p *child) Write(text []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
@@ -82,7 +82,7 @@ func (p *process) Write(text []byte) (int, error) {
 	return p.text.Write(text)
 }
 
-func (p *process) printed() string {
+func (p *child) printed() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.text.String()
@@ -96,7 +96,7 @@ func (all *processes) killAll() {
 }
 
 // named returns the process of that name.
-func named(ts *testscript.TestScript, args []string) *process {
+func named(ts *testscript.TestScript, args []string) *child {
 	if len(args) == 0 {
 		ts.Fatalf("name a process")
 	}
@@ -119,13 +119,14 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Check(err)
-	p := &process{cmd: exec.Command(path, args[2:]...), grown: make(chan struct{}, 1), ended: make(chan error, 1)}
+	p := &child{cmd: exec.Command(path, args[2:]...), grown: make(chan struct{}, 1), ended: make(chan error, 1)}
 	p.cmd.Dir = ts.MkAbs(".")
 	p.cmd.Env = os.Environ()
 	for _, name := range []string{"QSHM_DIR", "PATH", "HOME", "TMPDIR", "WORK", "NO_COLOR"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
 	p.cmd.Stdout, p.cmd.Stderr = p, p
+	p.cmd.WaitDelay = 5 * time.Second // if a process that it has started holds its output
 	p.in, err = p.cmd.StdinPipe()
 	ts.Check(err)
 	ts.Check(p.cmd.Start())

@@ -11,21 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
-
-const readHelp = `Print the bytes of a segment, as they were at one moment.
-
-Reading changes nothing. It takes the lock only if writers are faster than the
-copy several times.
-
---follow prints the bytes again whenever they have changed, without polling. It
-ends with Ctrl-C, or when the segment was removed and no other process is
-attached.`
-
-const readExamples = `  demo read greeting --text
-  demo read greeting --hex --offset 1K --length 64 --follow`
 
 // stretch is the part of a segment that --offset and --length name.
 type stretch struct {
@@ -36,54 +25,41 @@ func (s *stretch) flags(cmd *cobra.Command, length string) {
 	s.length = -1
 	cmd.Flags().Var(&s.offset, "offset", "begin SIZE bytes after the start")
 	cmd.Flags().Var(&s.length, "length", length)
-	cmd.Flags().Lookup("length").DefValue = ""
-	cmd.Flags().Lookup("offset").DefValue = ""
 }
 
 // of returns the offset and the length in a segment of size bytes.
 func (s *stretch) of(size int) (off, n int64, err error) {
 	off, n = int64(s.offset), int64(s.length)
 	if off > int64(size) {
-		return 0, 0, codeError{codeUsage, fmt.Sprintf("--offset %d is beyond the end: the segment has %s", off, units.Count(size, "byte"))}
+		return 0, 0, exit.Errorf(exit.Usage, "--offset %d is beyond the end: the segment has %s", off, units.Count(size, "byte"))
 	}
 	if n < 0 {
 		n = int64(size) - off
 	}
 	if n > int64(size)-off {
-		return 0, 0, codeError{codeUsage, fmt.Sprintf("--length %d reaches beyond the end: from offset %d on, the segment has %s", n, off, units.Count(int64(size)-off, "byte"))}
+		return 0, 0, exit.Errorf(exit.Usage, "--length %d reaches beyond the end: from offset %d on, the segment has %s", n, off, units.Count(int64(size)-off, "byte"))
 	}
 	return off, n, nil
 }
 
 func newRead() *cobra.Command {
-	var (
-		part              stretch
-		follow, asHex, tx bool
-	)
-	cmd := &cobra.Command{
-		Use:               "read KEY",
-		Short:             "Print the bytes of a segment",
-		Long:              readHelp,
-		ValidArgsFunction: completeKey(noFiles),
-		Args:              oneKey,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if asHex && tx {
-				return usageError{errors.New("--hex and --text exclude each other"), cmd.CommandPath()}
-			}
-			seg, err := shm.Attach(args[0], append(storeOptions(), shm.ReadOnly())...)
-			if err != nil {
-				return err
-			}
-			defer seg.Close()
-			r := reading{seg: seg, out: cmd.OutOrStdout(), part: part, hex: asHex, text: tx, follow: follow}
-			return r.run(cmd.Context())
-		},
-	}
-	part.flags(cmd, "print SIZE bytes (default all there are)")
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "print again whenever the bytes have changed")
-	cmd.Flags().BoolVar(&asHex, "hex", false, "print a table of hexadecimal digits")
-	cmd.Flags().BoolVar(&tx, "text", false, "end before the first zero byte, and end the line")
-	return withHelp(cmd, readExamples, exitNotExist, exitPermission, "      6  printed, perhaps half-written: the last writer died holding the lock")
+	var r reading
+	cmd := keyCommand("read", "Print the bytes of a segment", func(cmd *cobra.Command, key string) (err error) {
+		if err := exclude(cmd, "hex", "text"); err != nil {
+			return err
+		}
+		if r.seg, err = shm.Attach(key, storeOptions(shm.ReadOnly())...); err != nil {
+			return err
+		}
+		defer r.seg.Close()
+		r.out = cmd.OutOrStdout()
+		return r.run(cmd.Context())
+	})
+	r.part.flags(cmd, "print SIZE bytes (default all there are)")
+	cmd.Flags().BoolVarP(&r.follow, "follow", "f", false, "print again whenever the bytes have changed")
+	cmd.Flags().BoolVar(&r.hex, "hex", false, "print a table of hexadecimal digits")
+	cmd.Flags().BoolVar(&r.text, "text", false, "end before the first zero byte, and end the line")
+	return withHelp(cmd)
 }
 
 // reading is a run of demo read.
@@ -129,7 +105,7 @@ func (r *reading) print() error {
 		}
 	}
 	if abandoned && !r.follow {
-		return codeError{codeAbandoned, "the last writer died while it held the lock: these bytes may be half-written"}
+		return exit.Errorf(exit.Abandoned, "the last writer died while it held the lock: these bytes may be half-written")
 	}
 	return nil
 }
@@ -157,29 +133,20 @@ func (r *reading) show(data []byte, off int64) []byte {
 // wait returns when the segment has changed. It ends following when the segment will
 // not change any more, because no other process can write.
 func (r *reading) wait(ctx context.Context, since uint32) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	woken := make(chan error, 1)
-	go func() {
-		_, err := r.seg.Wait(ctx, since)
-		woken <- err
-	}()
-	look := time.NewTicker(time.Second)
-	defer look.Stop()
 	for {
-		select {
-		case err := <-woken:
+		second, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := r.seg.Wait(second, since)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return err
-		case <-look.C:
-			info, err := r.seg.Info()
-			if err == nil && info.Status == shm.StatusRemoved && info.Attached == 1 {
-				r.follow = false
-			}
-			if err != nil || !r.follow {
-				cancel()
-				<-woken
-				return err
-			}
+		}
+		info, err := r.seg.Info()
+		if err != nil {
+			return err
+		}
+		if info.Status == shm.StatusRemoved && info.Attached == 1 {
+			r.follow = false
+			return nil
 		}
 	}
 }

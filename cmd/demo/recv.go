@@ -6,39 +6,19 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os/exec"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
+	"qshm/cmd/demo/internal/process"
+	"qshm/cmd/demo/internal/terminal"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 	"qshm/shm/stream"
 )
-
-const recvHelp = `Print the messages that runs of "demo send" with the same KEY send, each on a
-line, or with --framed each after its length, a 32-bit number with the highest
-byte first. Either side may come first. The run ends when every sender has
-ended.
-
-Every reader gets every message that is sent after it has come; with
---from-oldest also those that are still in the ring. --latest passes over all
-messages but the newest, and never makes a sender wait.
-
-Runs with the same --group share the messages: each is for one of them. A
-message is done when its run asks for the next one. If a run is killed before,
-another one of the group gets the message.
-
-With a COMMAND, the run starts it for each message, which is on its standard
-input, one after the other. If the message was given to another run before,
-which was killed, the command finds QSHM_REDELIVERED=1 in its environment. A
-command that fails is reported, and its message counts as done, unless a signal
-has ended this run: then another run of the group gets it.`
-
-const recvExamples = `  demo recv jobs > all
-  demo recv jobs --group workers -- xargs -I{} convert {} {}.jpg`
 
 // receiving is a run of demo recv.
 type receiving struct {
@@ -55,56 +35,48 @@ type receiving struct {
 func newRecv() *cobra.Command {
 	var r receiving
 	size := units.Size(defaultRing)
-	cmd := &cobra.Command{
-		Use:                   "recv KEY [flags] [-- COMMAND [ARG...]]",
-		DisableFlagsInUseLine: true,
-		Short:                 "Receive what other processes send",
-		Long:                  recvHelp,
-		ValidArgsFunction:     completeKey(byShell),
-		Args: func(cmd *cobra.Command, args []string) error {
-			if cmd.ArgsLenAtDash() < 0 {
-				return oneKey(cmd, args)
-			}
-			return keyAndCommand(cmd, args)
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r.cmd, r.command = cmd, args[1:]
-			switch flags := cmd.Flags(); {
-			case r.latest && r.group != "":
-				return usageError{errors.New("--latest and --group exclude each other"), cmd.CommandPath()}
-			case flags.Changed("count") && r.count < 1:
-				return usageError{fmt.Errorf("--count %d: want a number of messages", r.count), cmd.CommandPath()}
-			case flags.Changed("group") && r.group == "":
-				return usageError{errors.New("--group: want a name"), cmd.CommandPath()}
-			case r.framed && len(r.command) > 0:
-				return usageError{errors.New("--framed is for the output: a COMMAND gets the bytes of one message"), cmd.CommandPath()}
-			}
-			if err := checkRing(cmd, size); err != nil {
-				return err
-			}
-			if len(r.command) > 0 {
-				if _, err := exec.LookPath(r.command[0]); err != nil {
-					return cannotRun(r.command[0], err)
-				}
-			}
-			return r.run(cmd.Context(), args[0], int(size))
-		},
+	args := func(cmd *cobra.Command, args []string) error {
+		if cmd.ArgsLenAtDash() < 0 {
+			return oneKey(cmd, args)
+		}
+		return keyAndCommand(cmd, args)
 	}
+	cmd := runningCommand("recv KEY [flags] [-- COMMAND [ARG...]]", "Receive what other processes send", args, func(cmd *cobra.Command, key string, command []string) error {
+		r.cmd, r.command = cmd, command
+		switch flags := cmd.Flags(); {
+		case flags.Changed("count") && r.count < 1:
+			return usage(cmd, "--count %d: want a number of messages", r.count)
+		case flags.Changed("group") && r.group == "":
+			return usage(cmd, "--group: want a name")
+		case r.framed && len(r.command) > 0:
+			return usage(cmd, "--framed is for the output: a COMMAND gets the bytes of one message")
+		}
+		if err := exclude(cmd, "latest", "group"); err != nil {
+			return err
+		}
+		if err := checkRing(cmd, size); err != nil {
+			return err
+		}
+		if len(r.command) > 0 {
+			if _, err := exec.LookPath(r.command[0]); err != nil {
+				return process.CannotRun(r.command[0], err)
+			}
+		}
+		return r.run(key, int(size))
+	})
 	flags := cmd.Flags()
 	flags.StringVarP(&r.group, "group", "g", "", "share the messages with the other runs of the group `NAME`")
 	flags.BoolVar(&r.latest, "latest", false, "only the newest message each time")
 	flags.BoolVar(&r.fromOldest, "from-oldest", false, "begin with the oldest message that is in the ring")
 	flags.IntVarP(&r.count, "count", "n", 0, "end after `N` messages")
 	flags.VarP(&r.timeout, "timeout", "w", "give up if there is no message for TIME")
-	flags.Lookup("timeout").DefValue = ""
 	flags.BoolVar(&r.framed, "framed", false, "print the length of each message, and then its bytes")
 	flags.VarP(&size, "size", "s", "size of the ring if this run creates it")
-	return withHelp(cmd, recvExamples, "      1  a COMMAND has failed, or another reason that has no code of its own", exitPermission, exitNoSpace,
-		"      6  a sender was killed; what it had sent before was received",
-		"     75  there was no message in time (--timeout)", exitCannotRun)
+	return withHelp(cmd)
 }
 
-func (r *receiving) run(ctx context.Context, key string, size int) error {
+func (r *receiving) run(key string, size int) error {
+	ctx := r.cmd.Context()
 	var opts []stream.Option
 	if r.group != "" {
 		opts = append(opts, stream.Group(r.group))
@@ -115,15 +87,15 @@ func (r *receiving) run(ctx context.Context, key string, size int) error {
 	if r.fromOldest {
 		opts = append(opts, stream.FromOldest())
 	}
-	s, err := openStream(ctx, key, size)
+	s, err := openStream(r.cmd, key, size)
 	if err != nil {
 		return err
 	}
 	verb := "received"
-	if isTerminal(r.cmd.OutOrStdout()) {
+	if terminal.Is(r.cmd.OutOrStdout()) {
 		verb = "" // the messages show how far it is
 	}
-	r.transfer = newTransfer(r.cmd, s, verb)
+	r.transfer = newTransfer(r.cmd, s, verb, false)
 	defer r.end()
 	sub, err := s.Subscribe(opts...)
 	if err == nil {
@@ -141,7 +113,7 @@ func (r *receiving) run(ctx context.Context, key string, size int) error {
 		err = closed
 	}
 	if err == nil && r.failed > 0 {
-		err = codeError{codeFailed, fmt.Sprintf("%d of %s failed", r.failed, units.Count(r.messages.Load(), "command"))}
+		err = exit.Errorf(exit.Failed, "%d of %s failed", r.failed, units.Count(r.messages.Load(), "command"))
 	}
 	return err
 }
@@ -166,7 +138,7 @@ func (r *receiving) receive(ctx context.Context, sub *stream.Subscription) error
 		case errors.Is(err, io.EOF):
 			return out.Flush()
 		case errors.Is(err, stream.ErrWriterDied):
-			err = codeError{codeAbandoned, "a sender was killed; what it had sent before was received"}
+			err = exit.Errorf(exit.Abandoned, "a sender was killed; what it had sent before was received")
 		}
 		if err == nil {
 			err = r.handle(ctx, out, message, sub.Redelivered())
@@ -188,7 +160,7 @@ func (r *receiving) next(ctx context.Context, sub *stream.Subscription) ([]byte,
 	defer cancel()
 	message, err := sub.Next(bounded)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = codeError{codeBusy, fmt.Sprintf("there was no message within %v", time.Duration(r.timeout))}
+		err = exit.Errorf(exit.Busy, "there was no message within %v", time.Duration(r.timeout))
 	}
 	return message, err
 }
@@ -200,18 +172,13 @@ func (r *receiving) handle(ctx context.Context, out *bufio.Writer, message []byt
 		if again {
 			env = append(env, "QSHM_REDELIVERED=1")
 		}
-		err := runCommand(r.command[0], r.command[1:], env, bytes.NewReader(message))
+		err := runCommand(r.command, env, bytes.NewReader(message))
 		if err != nil && ctx.Err() != nil && r.group != "" {
 			return errUndone
 		}
 		if err != nil {
 			r.failed++
-			reason := err.Error()
-			var coded codeError
-			if errors.As(err, &coded) && coded.line == "" {
-				reason = fmt.Sprintf("exit code %d", coded.code)
-			}
-			say(r.cmd, "message %d: %s: %s", r.messages.Load()+1, r.command[0], reason)
+			say(r.cmd, "message %d: %s: %v", r.messages.Load()+1, r.command[0], err)
 		}
 		return nil
 	}

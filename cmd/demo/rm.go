@@ -1,43 +1,30 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
+	"qshm/cmd/demo/internal/segments"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
-
-const rmHelp = `Remove segments, as ipcrm does for System V memory.
-
-A segment in use is removed only with --force. Its key is free at once. The
-processes that are attached keep the memory and the lock until they detach, but
-no other process finds them any more.
-
---dead removes what crashes have left: the segments that no live process is
-attached to. It does not wait. It is never necessary, because a run that creates
-or attaches removes a dead segment of its key first.`
-
-const rmExamples = `  demo rm frames --force
-  demo rm --dead`
 
 func newRm() *cobra.Command {
 	var dead, force bool
 	cmd := &cobra.Command{
 		Use:               "rm KEY...",
 		Short:             "Remove segments",
-		Long:              rmHelp,
 		ValidArgsFunction: completeKeys,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case dead && len(args) > 0:
-				return usageError{errors.New("name keys, or give --dead, not both"), cmd.CommandPath()}
+				return usage(cmd, "name keys, or give --dead, not both")
 			case !dead && len(args) == 0:
-				return usageError{errors.New("name the KEYs to remove, or give --dead"), cmd.CommandPath()}
+				return usage(cmd, "name the KEYs to remove, or give --dead")
 			}
-			return nil
+			return exclude(cmd, "dead", "force")
 		},
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			if dead {
@@ -48,7 +35,7 @@ func newRm() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "remove segments in use, too")
 	cmd.Flags().BoolVar(&dead, "dead", false, "remove all segments that no live process is attached to")
-	return withHelp(cmd, rmExamples, exitNotExist, exitPermission, "     75  a segment is in use; --force removes it")
+	return withHelp(cmd)
 }
 
 // removeKeys removes as many segments as possible. It reports every error but the
@@ -56,45 +43,28 @@ func newRm() *cobra.Command {
 func removeKeys(cmd *cobra.Command, keys []string, force bool) error {
 	var failed error
 	for _, key := range keys {
-		done, err := removeKey(key, force)
+		info, err := shm.Stat(key, storeOptions()...)
+		done := ""
+		switch {
+		case err != nil:
+		case info.Attached > 0 && !force:
+			err = exit.Errorf(exit.Busy, "%q is in use: %s; --force removes it", key, segments.InUse(info))
+		default:
+			done, err = segments.Remove(key, info, storeOptions()...)
+		}
 		if err == nil {
-			if _, err := fmt.Fprintln(cmd.OutOrStdout(), done); err != nil {
-				return err
-			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), done)
+		}
+		if err == nil {
 			continue
 		}
 		if failed != nil {
 			line, _ := explain(cmd.Context(), failed)
-			fmt.Fprintln(cmd.ErrOrStderr(), "demo: "+line)
+			say(cmd, "%s", line)
 		}
 		failed = err
 	}
 	return failed
-}
-
-// removeKey removes one segment, and says what it did.
-func removeKey(key string, force bool) (done string, err error) {
-	info, err := shm.Stat(key, storeOptions()...)
-	if err == nil && info.Attached > 0 && !force {
-		return "", codeError{codeBusy, fmt.Sprintf("%q is in use: %s; --force removes it", key, inUse(info))}
-	}
-	if err := shm.Remove(key, storeOptions()...); err != nil {
-		return "", err
-	}
-	done = "removed " + showKey(key, maxShownKey)
-	if info.Attached > 0 {
-		done += "; the memory stays for " + units.Count(info.Attached, "attachment")
-	}
-	return done, nil
-}
-
-// inUse says what uses a segment.
-func inUse(info shm.Info) string {
-	text := units.Count(info.Attached, "attachment")
-	if info.Owner != nil {
-		text += fmt.Sprintf(", locked by process %d", info.Owner.PID)
-	}
-	return text
 }
 
 func removeDead(cmd *cobra.Command) error {
@@ -103,7 +73,7 @@ func removeDead(cmd *cobra.Command) error {
 		return err
 	}
 	for _, info := range swept {
-		name := showKey(info.Key, maxShownKey)
+		name := segments.ShowKey(info.Key, segments.MaxShownKey)
 		if info.Key == "" {
 			name = info.Name // its creator died before it wrote the key
 		}

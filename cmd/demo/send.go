@@ -15,22 +15,6 @@ import (
 	"qshm/shm"
 )
 
-const sendHelp = `Send each line of standard input as a message to the runs of "demo recv" with
-the same KEY. Any number of runs may send to one key at the same time.
-
-With --framed, each message in the input is its length, a 32-bit number with the
-highest byte first, and then that many bytes.
-
-A message takes at most half the ring. While the ring is full of messages that a
-reader has not read, sending waits for that reader.
-
-Like a writer of a FIFO, the command waits for the first reader; --no-wait does
-not. At the end it waits until the readers have read everything, since messages
-are destroyed with the last process that uses the key.`
-
-const sendExamples = `  ls *.png | demo send jobs
-  printf '\0\0\0\5hello' | demo send jobs --framed`
-
 // defaultRing is the size of the ring of send and recv.
 const defaultRing = 1 << 20
 
@@ -39,48 +23,38 @@ func newSend() *cobra.Command {
 		framed, noWait bool
 		size           = units.Size(defaultRing)
 	)
-	cmd := &cobra.Command{
-		Use:               "send KEY",
-		Short:             "Send lines or messages to other processes",
-		Long:              sendHelp,
-		ValidArgsFunction: completeKey(noFiles),
-		Args:              oneKey,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkRing(cmd, size); err != nil {
-				return err
-			}
-			s, err := openStream(cmd.Context(), args[0], int(size))
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			t := newTransfer(cmd, s, "sent")
-			defer t.end()
-			err = interruptible(cmd.Context(), func() error {
-				return t.sendInput(cmd.Context(), framed, noWait)
-			})
-			if err != nil || !noWait {
-				return err
-			}
-			if info, err := shm.Stat(args[0], storeOptions()...); err == nil && info.Attached == 1 && t.messages.Load() > 0 {
-				say(cmd, "no other process uses %q, so the messages are destroyed now", args[0])
-			}
-			return nil
-		},
-	}
+	cmd := keyCommand("send", "Send lines or messages to other processes", func(cmd *cobra.Command, key string) error {
+		if err := checkRing(cmd, size); err != nil {
+			return err
+		}
+		s, err := openStream(cmd, key, int(size))
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		t := newTransfer(cmd, s, "sent", !noWait)
+		defer t.end()
+		err = interruptible(cmd.Context(), func() error {
+			return t.sendInput(cmd.Context(), framed, noWait)
+		})
+		if err != nil || !noWait {
+			return err
+		}
+		if info, err := shm.Stat(key, storeOptions()...); err == nil && info.Attached == 1 && t.messages.Load() > 0 {
+			say(cmd, "no other process uses %q, so the messages are destroyed now", key)
+		}
+		return nil
+	})
 	cmd.Flags().BoolVar(&framed, "framed", false, "the input is messages with a length before each")
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the first reader")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the first reader, nor for a worker if all have died")
 	cmd.Flags().VarP(&size, "size", "s", "size of the ring if this run creates it")
-	return withHelp(cmd, sendExamples, exitPermission, exitNoSpace)
+	return withHelp(cmd)
 }
 
 // sendInput sends standard input.
 func (t *transfer) sendInput(ctx context.Context, framed, noWait bool) error {
 	if !noWait {
-		if info, err := t.Info(); err == nil && len(info.Readers) == 0 {
-			say(t.cmd, "waiting for a reader")
-		}
-		if err := t.AwaitReader(ctx); err != nil {
+		if err := t.awaitReader(ctx); err != nil {
 			return err
 		}
 	}

@@ -9,12 +9,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/terminal"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 	"qshm/shm/stream"
@@ -30,38 +30,14 @@ func addShare(root *cobra.Command) {
 	flags.StringVarP(&s.key, "key", "k", "demo", "meet the other runs under `KEY`")
 	flags.VarP(&size, "size", "s", "size of the ring if this run creates it: 4096, 64KiB, 1M")
 	flags.BoolVarP(&s.onlyRead, "read", "r", false, "only read, and wait for a writer if there is none yet")
-	flags.IntVar(&s.readers, "readers", 0, "wait for `N` readers before writing (default 1 if the input is no terminal)")
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkRing(cmd, size); err != nil {
 			return err
 		}
-		switch {
-		case s.readers < 0:
-			return usageError{fmt.Errorf("--readers %d: want a number of processes", s.readers), "demo"}
-		case s.readers > 0 && s.onlyRead:
-			return usageError{errors.New("--read and --readers exclude each other: one reads, the other writes"), "demo"}
-		}
-		s.writes = !s.onlyRead && !isNull(cmd.InOrStdin())
-		s.types = s.writes && isTerminal(cmd.InOrStdin())
-		if s.writes && !s.types && !flags.Changed("readers") {
-			s.readers = 1
-		}
+		s.writes = !s.onlyRead
+		s.types = s.writes && terminal.Is(cmd.InOrStdin())
 		return s.run(cmd.Context(), int(size))
 	}
-}
-
-// isNull reports whether f is the null device.
-func isNull(f any) bool {
-	file, ok := f.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 || isTerminal(f) {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return runtime.GOOS == "windows" || err == nil && os.SameFile(info, null)
 }
 
 // sharing is one run. It reads, or writes, or at a terminal both.
@@ -69,7 +45,6 @@ type sharing struct {
 	cmd      *cobra.Command
 	key      string
 	self     string // tells this run from others, see header
-	readers  int
 	onlyRead bool
 	writes   bool
 	types    bool // writes what a user types, and reads
@@ -79,12 +54,8 @@ type sharing struct {
 // say reports on standard error; standard output is for the text.
 func (s *sharing) say(format string, args ...any) { say(s.cmd, format, args...) }
 
-func say(cmd *cobra.Command, format string, args ...any) {
-	fmt.Fprintf(cmd.ErrOrStderr(), "demo: "+format+"\n", args...)
-}
-
 func (s *sharing) run(ctx context.Context, size int) (err error) {
-	s.Stream, err = openStream(ctx, s.key, size)
+	s.Stream, err = openStream(s.cmd, s.key, size)
 	if errors.Is(err, stream.ErrNotStream) {
 		return fmt.Errorf("%q has other contents; name another key with --key", s.key)
 	}
@@ -96,24 +67,31 @@ func (s *sharing) run(ctx context.Context, size int) (err error) {
 	if err != nil {
 		return err
 	}
-	did, doing := "attached to", "showing what the others write"
-	if info.Attached == 1 {
-		did, doing = "created", "waiting for a writer"
+	var sub *stream.Subscription
+	if s.types || !s.writes {
+		if sub, err = s.Subscribe(stream.FromOldest()); err != nil {
+			return err
+		}
 	}
+	// Which of several runs that start at once has created the segment, none of them
+	// knows.
+	doing := "showing what the others write"
 	switch {
 	case s.types:
-		doing = "type lines, and see those of other runs; Ctrl-D ends"
+		doing = "type lines; Ctrl-D ends"
 	case s.writes:
 		doing = "sharing the input"
+	case info.Attached == 1:
+		doing = "waiting for a writer"
 	}
-	s.say("%s %q, %s, %d attached; %s", did, s.key, units.Format(int64(s.Capacity())), info.Attached, doing)
+	s.say("attached to %q, %s, %d attached; %s", s.key, units.Format(int64(s.Capacity())), info.Attached, doing)
 	switch {
 	case s.types:
-		err = s.talk(ctx)
+		err = s.talk(ctx, sub)
 	case s.writes:
 		err = interruptible(ctx, func() error { return s.write(ctx) })
 	default:
-		err = s.read(ctx)
+		err = s.read(ctx, sub)
 	}
 	return s.leave(err)
 }
@@ -135,11 +113,7 @@ func (s *sharing) leave(err error) error {
 }
 
 // talk writes what is typed and shows what others write, until the input ends.
-func (s *sharing) talk(ctx context.Context) error {
-	sub, err := s.Subscribe(stream.FromOldest())
-	if err != nil {
-		return err
-	}
+func (s *sharing) talk(ctx context.Context, sub *stream.Subscription) error {
 	if err := s.Send(ctx, []byte(s.header(joined))); err != nil {
 		return err
 	}
@@ -155,7 +129,7 @@ func (s *sharing) talk(ctx context.Context) error {
 		defer stop()
 		typed <- s.write(ctx)
 	}()
-	err = s.show(typing, sub)
+	err := s.show(typing, sub)
 	if typing.Err() != nil && ctx.Err() == nil {
 		return <-typed // the end of the input
 	}
@@ -164,15 +138,15 @@ func (s *sharing) talk(ctx context.Context) error {
 
 // write shares the input, until it ends.
 func (s *sharing) write(ctx context.Context) error {
-	t := newTransfer(s.cmd, s.Stream, "")
+	t := newTransfer(s.cmd, s.Stream, "", false)
 	defer t.end()
 	head := s.header("")
 	piece := make([]byte, min(16<<10, s.MaxMessage()))
 	text := piece[copy(piece, head):]
 	for waited := false; ; {
 		n, err := s.cmd.InOrStdin().Read(text)
-		if n > 0 && !waited { // not for an empty input
-			if err := s.awaitReaders(ctx); err != nil {
+		if n > 0 && !waited && !s.types { // not for an empty input
+			if err := t.awaitReader(ctx); err != nil {
 				return err
 			}
 			waited = true
@@ -194,38 +168,9 @@ func (s *sharing) write(ctx context.Context) error {
 	}
 }
 
-// awaitReaders waits until as many other runs read as --readers says.
-func (s *sharing) awaitReaders(ctx context.Context) error {
-	for told := false; ; told = true {
-		info, err := s.Info()
-		others := len(info.Readers)
-		if s.types {
-			others-- // this run
-		}
-		if err != nil || others >= s.readers {
-			return err
-		}
-		if !told {
-			s.say("waiting for %s", units.Count(s.readers, "reader"))
-		}
-		if len(info.Readers) == 0 {
-			err = s.AwaitReader(ctx)
-		} else {
-			err = pause(ctx, 20*time.Millisecond)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
 // read shows what others write, until the last writer has ended.
-func (s *sharing) read(ctx context.Context) error {
-	sub, err := s.Subscribe(stream.FromOldest())
-	if err != nil {
-		return err
-	}
-	err = s.show(ctx, sub)
+func (s *sharing) read(ctx context.Context, sub *stream.Subscription) error {
+	err := s.show(ctx, sub)
 	switch {
 	case errors.Is(err, io.EOF):
 		s.say("the last writer has ended")
@@ -237,13 +182,9 @@ func (s *sharing) read(ctx context.Context) error {
 	return err
 }
 
-// show writes the texts of other runs to the output. On a terminal each line begins
-// with the process that it is from, if several write.
+// show writes the texts of other runs to the output.
 func (s *sharing) show(ctx context.Context, sub *stream.Subscription) error {
-	out := s.cmd.OutOrStdout()
-	named := isTerminal(out)
-	writers := map[string]bool{}
-	last, open := "", false // whose text was written last, and whether its line has not ended
+	names := terminal.Names{Out: s.cmd.OutOrStdout()}
 	for {
 		message, err := sub.Next(ctx)
 		if err != nil {
@@ -251,37 +192,20 @@ func (s *sharing) show(ctx context.Context, sub *stream.Subscription) error {
 		}
 		from, sign, text := unpack(message)
 		pid, _, _ := strings.Cut(from, ".")
-		if writers[from] = true; sign == left {
-			delete(writers, from)
+		if pid == "" {
+			pid = "?" // from demo send, or another program
+		}
+		if names.Joins(from); sign == left {
+			names.Leaves(from)
 		}
 		if from == s.self {
 			continue
 		}
 		if s.types && sign != "" {
+			names.Break()
 			s.say("%s has %s", pid, map[string]string{joined: "joined", left: "left"}[sign])
 		}
-		if named && len(writers) > 1 && len(text) > 0 {
-			if pid == "" {
-				pid = "?" // from demo send, or another program
-			}
-			var lines bytes.Buffer
-			if open && from != last {
-				lines.WriteByte('\n')
-				open = false
-			}
-			for line := range bytes.Lines(text) {
-				if !open {
-					lines.WriteString(dim(out, pid+": "))
-				}
-				lines.Write(line)
-				open = false // the next line of the text is one
-			}
-			text = lines.Bytes()
-		}
-		if len(text) > 0 {
-			last, open = from, text[len(text)-1] != '\n'
-		}
-		if _, err := out.Write(text); err != nil {
+		if err := names.Write(from, pid, text); err != nil {
 			return err
 		}
 	}
@@ -309,14 +233,4 @@ func unpack(message []byte) (from, sign string, text []byte) {
 		return "", "", message
 	}
 	return "", "", append(message[:len(message):len(message)], '\n')
-}
-
-// pause waits for a while, unless the context ends.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -12,62 +11,42 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/shm/single"
 )
-
-const singleHelp = `Run a command unless it is running already: one instance per key.
-
-The first run is the instance while its command runs: it passes signals on, and
-exits with the command's exit code. Another run does not run its command
-meanwhile: it says so in a line and exits with 75. If the instance is killed,
-the next run takes its place at once.
-
-With --send, a run hands its COMMAND and ARGs to the instance, if there is one,
-and exits with 0 when the instance has taken them. The instance prints each
-such message on a line, with spaces between its parts. With --on-message it
-runs a command for each message instead, one after the other: the shell runs
-CMD, which finds the COMMAND and ARGs that were sent in "$1", "$2" and so on.
-On Windows, CMD is a program that gets them as its arguments.`
-
-const singleExamples = `  demo single editor --on-message 'xdg-open "$2"' --send -- edit a.txt
-  demo single editor --send -- edit b.txt       # runs: xdg-open b.txt`
 
 func newSingle() *cobra.Command {
 	var (
 		send      bool
 		onMessage string
 	)
-	cmd := &cobra.Command{
-		Use:                   "single KEY [flags] -- COMMAND [ARG...]",
-		DisableFlagsInUseLine: true,
-		Short:                 "Run a command unless it is running already",
-		Long:                  singleHelp,
-		ValidArgsFunction:     completeCommand,
-		Args:                  keyAndCommand,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			key, command := args[0], args[1:]
-			for {
-				instance, err := single.Acquire(key, storeOptions()...)
-				if err == nil {
-					return runInstance(cmd, instance, command, onMessage)
-				}
-				if !errors.Is(err, single.ErrRunning) {
-					return err
-				}
-				if !send {
-					return codeError{codeBusy, fmt.Sprintf("an instance of %q is running; with --send it gets these arguments", key)}
-				}
-				err = single.Send(cmd.Context(), key, packArgs(command), storeOptions()...)
-				if !errors.Is(err, single.ErrNotRunning) {
-					return err
-				}
-				// The instance ended before it took the message: try to be the next.
+	cmd := runningCommand("single KEY [flags] -- COMMAND [ARG...]", "Run a command unless it is running already", keyAndCommand, func(cmd *cobra.Command, key string, command []string) error {
+		for {
+			instance, err := single.Acquire(key, storeOptions()...)
+			if err == nil {
+				return runInstance(cmd, instance, command, onMessage)
 			}
-		},
+			if !errors.Is(err, single.ErrRunning) {
+				return err
+			}
+			if !send {
+				return exit.Errorf(exit.Busy, "an instance of %q is running; with --send it gets these arguments", key)
+			}
+			err = single.Send(cmd.Context(), key, packArgs(command), storeOptions()...)
+			if !errors.Is(err, single.ErrNotRunning) {
+				return err
+			}
+			// The instance ended before it took the message: try to be the next.
+		}
+	})
+	complete := cmd.ValidArgsFunction
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		_, after := complete(cmd, args, typed) // the key has no segment of that name
+		return nil, after
 	}
 	cmd.Flags().BoolVar(&send, "send", false, "if an instance is running, hand it COMMAND and ARGs")
 	cmd.Flags().StringVar(&onMessage, "on-message", "", "as the instance, run `CMD` for each message")
-	return withHelp(cmd, singleExamples, exitPermission, exitNoSpace, "     75  an instance is running", exitRun)
+	return withHelp(cmd)
 }
 
 // runInstance runs the command, and serves messages meanwhile.
@@ -80,7 +59,7 @@ func runInstance(cmd *cobra.Command, instance *single.Instance, command []string
 			serve(cmd, unpackArgs(message), onMessage)
 		}
 	}()
-	err := runCommand(command[0], command[1:], nil, nil)
+	err := runCommand(command, nil, nil)
 	cancel()
 	<-served // the last message that was taken
 	if closed := instance.Close(); err == nil {
@@ -103,7 +82,7 @@ func serve(cmd *cobra.Command, args []string, onMessage string) {
 	run := exec.Command(name, all...)
 	run.Stdout, run.Stderr = os.Stdout, os.Stderr
 	if err := run.Run(); err != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "demo: --on-message: %v\n", err)
+		say(cmd, "--on-message: %v", err)
 	}
 }
 

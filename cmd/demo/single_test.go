@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"qshm/cmd/demo/internal/exit"
 )
 
 // demo returns a command that runs the program, with a store for the test.
@@ -85,7 +87,7 @@ func TestOneOfManyRuns(t *testing.T) {
 			switch code := cmd.ProcessState.ExitCode(); {
 			case err == nil && string(out) == "ran\n":
 				ran++
-			case code == codeBusy && len(out) == 0:
+			case code == exit.Busy && len(out) == 0:
 				if refused++; refused == many-1 {
 					io.WriteString(release, "go on\n")
 				}

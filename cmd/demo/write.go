@@ -1,29 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/cmd/demo/internal/units"
 	"qshm/shm"
 )
-
-const writeHelp = `Write standard input into a segment, under its lock.
-
-All of the input is written at once, when it has ended. An input that does not
-fit is refused, and nothing is written.
-
-A segment exists as long as a process is attached to it. If --create has made
-the segment, and no other process attaches, it is destroyed when this command
-ends: with --hold the command stays attached until Ctrl-C.`
-
-const writeExamples = `  echo hello | demo write greeting --create 64KiB --hold &
-  date | demo write greeting --truncate`
 
 func newWrite() *cobra.Command {
 	var (
@@ -31,62 +20,55 @@ func newWrite() *cobra.Command {
 		create                units.Size
 		asHex, hold, truncate bool
 	)
-	cmd := &cobra.Command{
-		Use:               "write KEY",
-		Short:             "Write standard input into a segment",
-		Long:              writeHelp,
-		ValidArgsFunction: completeKey(noFiles),
-		Args:              oneKey,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("create") && create < 1 {
-				return usageError{fmt.Errorf("--create %d: a segment has at least one byte", create), cmd.CommandPath()}
+	cmd := keyCommand("write", "Write standard input into a segment", func(cmd *cobra.Command, key string) error {
+		if cmd.Flags().Changed("create") && create < 1 {
+			return usage(cmd, "--create %d: a segment has at least one byte", create)
+		}
+		// The input first: attached meanwhile, this process would only be in the way.
+		input, err := readInput(cmd, asHex, int64(part.length))
+		if err != nil {
+			return err
+		}
+		seg, created, err := openToWrite(cmd, key, int(create))
+		if err != nil {
+			return err
+		}
+		defer seg.Close()
+		off, room, err := part.of(seg.Size())
+		if err != nil {
+			return err
+		}
+		if int64(len(input)) > room {
+			return fmt.Errorf("%q has %s; the input does not fit at offset %d, nothing was written", key, units.Format(int64(seg.Size())), off)
+		}
+		err = seg.Update(func(data []byte) error {
+			rest := data[int(off)+copy(data[off:], input):]
+			if truncate {
+				clear(rest)
 			}
-			// The input first: attached meanwhile, this process would only be in the way.
-			input, err := readInput(cmd, asHex, int64(part.length))
-			if err != nil {
-				return err
-			}
-			seg, created, err := openToWrite(cmd, args[0], int(create))
-			if err != nil {
-				return err
-			}
-			defer seg.Close()
-			off, room, err := part.of(seg.Size())
-			if err != nil {
-				return err
-			}
-			if int64(len(input)) > room {
-				return fmt.Errorf("%q has %s; the input does not fit at offset %d, nothing was written", args[0], units.Format(int64(seg.Size())), off)
-			}
-			err = seg.Update(func(data []byte) error {
-				rest := data[int(off)+copy(data[off:], input):]
-				if truncate {
-					clear(rest)
-				}
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-			return afterWrite(cmd, seg, created, hold)
-		},
-	}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return afterWrite(cmd, seg, created, hold)
+	})
 	part.flags(cmd, "take SIZE bytes of the input (default all)")
 	cmd.Flags().BoolVar(&truncate, "truncate", false, "clear what follows the written bytes, to the end of the segment")
 	cmd.Flags().Var(&create, "create", "create a segment of SIZE bytes if the key has none")
-	cmd.Flags().Lookup("create").DefValue = ""
 	cmd.Flags().BoolVar(&hold, "hold", false, "stay attached after writing, until Ctrl-C")
 	cmd.Flags().BoolVar(&asHex, "hex", false, "the input is hexadecimal digits, with or without white space")
-	return withHelp(cmd, writeExamples, exitNotExist+"; --create makes one", exitPermission, exitNoSpace)
+	return withHelp(cmd)
 }
 
 func openToWrite(cmd *cobra.Command, key string, create int) (seg *shm.Segment, created bool, err error) {
+	opts := storeOptions(shm.WithContext(cmd.Context()))
 	if create > 0 {
-		return shm.Open(key, create, append(storeOptions(), shm.WithContext(cmd.Context()))...)
+		return shm.Open(key, create, opts...)
 	}
-	seg, err = shm.Attach(key, append(storeOptions(), shm.WithContext(cmd.Context()))...)
+	seg, err = shm.Attach(key, opts...)
 	if errors.Is(err, shm.ErrNotExist) {
-		err = codeError{codeNotExist, fmt.Sprintf("there is no segment %q in %s; --create SIZE makes one", key, storePath())}
+		err = exit.Errorf(exit.NotExist, "there is no segment %q in %s; --create SIZE makes one", key, storePath())
 	}
 	return seg, false, err
 }
@@ -95,13 +77,13 @@ func openToWrite(cmd *cobra.Command, key string, create int) (seg *shm.Segment, 
 // about to be destroyed.
 func afterWrite(cmd *cobra.Command, seg *shm.Segment, created, hold bool) error {
 	if hold {
-		fmt.Fprintf(cmd.ErrOrStderr(), "demo: written; holding %q until Ctrl-C\n", seg.Key())
+		say(cmd, "written; holding %q until Ctrl-C", seg.Key())
 		<-cmd.Context().Done()
 		return nil
 	}
 	info, err := seg.Info()
 	if err == nil && created && info.Attached == 1 {
-		fmt.Fprintln(cmd.ErrOrStderr(), "demo: no other process is attached, so the segment is destroyed now; --hold keeps it")
+		say(cmd, "no other process is attached, so the segment is destroyed now; --hold keeps it")
 	}
 	return err
 }
@@ -111,45 +93,33 @@ func afterWrite(cmd *cobra.Command, seg *shm.Segment, created, hold bool) error 
 const maxInput = 1 << 30
 
 // readInput reads standard input to its end, or length bytes of it.
-func readInput(cmd *cobra.Command, asHex bool, length int64) ([]byte, error) {
+func readInput(cmd *cobra.Command, asHex bool, length int64) (data []byte, err error) {
 	limit := int64(maxInput)
 	if length >= 0 && !asHex {
 		limit = min(limit, length)
 	}
-	type result struct {
-		data []byte
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() { // a read cannot be cancelled; it ends with the process
-		data, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), limit))
-		done <- result{data, err}
-	}()
-	var in result
-	select {
-	case in = <-done:
-	case <-cmd.Context().Done():
+	err = interruptible(cmd.Context(), func() (err error) {
+		data, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), limit))
+		return err
+	})
+	switch {
+	case cmd.Context().Err() != nil:
 		return nil, cmd.Context().Err()
-	}
-	if in.err != nil {
-		return nil, fmt.Errorf("reading the input: %w", in.err)
-	}
-	if length < 0 && len(in.data) == maxInput {
-		return nil, fmt.Errorf("the input is too long: write it in parts, with --offset and --length")
+	case err != nil:
+		return nil, fmt.Errorf("reading the input: %w", err)
+	case length < 0 && len(data) == maxInput:
+		return nil, errors.New("the input is too long: write it in parts, with --offset and --length")
 	}
 	if asHex {
-		digits := bytes.Join(bytes.Fields(in.data), nil)
-		data := make([]byte, hex.DecodedLen(len(digits)))
-		if _, err := hex.Decode(data, digits); err != nil {
-			return nil, codeError{codeUsage, fmt.Sprintf("the input is not hexadecimal digits, two for each byte: %v", err)}
+		if data, err = hex.DecodeString(strings.Join(strings.Fields(string(data)), "")); err != nil {
+			return nil, exit.Errorf(exit.Usage, "the input is not hexadecimal digits, two for each byte: %v", err)
 		}
 		if length >= 0 && int64(len(data)) > length {
 			data = data[:length]
 		}
-		in.data = data
 	}
-	if length >= 0 && int64(len(in.data)) < length {
-		return nil, fmt.Errorf("the input has %s, fewer than --length %d; nothing was written", units.Count(len(in.data), "byte"), length)
+	if length >= 0 && int64(len(data)) < length {
+		return nil, fmt.Errorf("the input has %s, fewer than --length %d; nothing was written", units.Count(len(data), "byte"), length)
 	}
-	return in.data, nil
+	return data, nil
 }

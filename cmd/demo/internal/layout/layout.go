@@ -3,6 +3,7 @@
 package layout
 
 import (
+	"iter"
 	"strings"
 	"unicode/utf8"
 
@@ -68,29 +69,31 @@ func Rows(text string, width int) []Row {
 	return append(rows, Row{start, len(text)})
 }
 
+// A char is a character: where it begins and ends, and from which column to which.
+type char struct{ start, end, x, next int }
+
+// each yields the characters of text, of which the first is at column 0.
+func each(text string) iter.Seq[char] {
+	return func(yield func(char) bool) {
+		for i, x := 0, 0; i < len(text); {
+			n, w := First(text[i:], x)
+			if !yield(char{i, i + n, x, x + w}) {
+				return
+			}
+			i += n
+			x += w
+		}
+	}
+}
+
 // Column returns the column of the character at offset, in its row.
 func Column(text string, row Row, offset int) int {
-	x := 0
-	for i := row.Start; i < offset && i < row.End; {
-		n, w := First(text[i:], x)
-		i += n
-		x += w
-	}
-	return x
+	return Width(text[row.Start:min(max(offset, row.Start), row.End)])
 }
 
 // At returns the offset of the character at column x of a row, or the row's end.
 func At(text string, row Row, x int) int {
-	at := 0
-	for i := row.Start; i < row.End; {
-		n, w := First(text[i:], at)
-		if at+w > x {
-			return i
-		}
-		i += n
-		at += w
-	}
-	return row.End
+	return row.Start + len(Cut(text[row.Start:row.End], x))
 }
 
 // RowOf returns the row that offset is in. Between two rows of one line it is the
@@ -131,42 +134,30 @@ func Previous(text string, offset int) int {
 // Fit returns the longest beginning of text that has at most n bytes, in whole
 // characters.
 func Fit(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	end := 0
-	for {
-		next := Next(text, end)
-		if next > n {
-			return text[:end]
+	for c := range each(text) {
+		if c.end > n {
+			return text[:c.start]
 		}
-		end = next
 	}
+	return text
 }
 
 // Cut returns the longest beginning of text that has at most width columns.
 func Cut(text string, width int) string {
-	x := 0
-	for i := 0; i < len(text); {
-		n, w := First(text[i:], x)
-		if x+w > width {
-			return text[:i]
+	for c := range each(text) {
+		if c.next > width {
+			return text[:c.start]
 		}
-		i += n
-		x += w
 	}
 	return text
 }
 
 // Width returns how many columns text takes.
-func Width(text string) int {
-	x := 0
-	for i := 0; i < len(text); {
-		n, w := First(text[i:], x)
-		i += n
-		x += w
+func Width(text string) (width int) {
+	for c := range each(text) {
+		width = c.next
 	}
-	return x
+	return width
 }
 
 // Shorten returns text if it has at most width columns, else its beginning and an

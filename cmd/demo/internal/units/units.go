@@ -10,10 +10,16 @@ import (
 	"time"
 )
 
-// Size is a number of bytes; as a flag it takes what Parse takes.
+// Size is a number of bytes; as a flag it takes what Parse takes. The help of a flag
+// names no default if that is less than 1.
 type Size int64
 
-func (s *Size) String() string { return Format(int64(*s)) }
+func (s *Size) String() string {
+	if *s < 1 {
+		return ""
+	}
+	return Format(int64(*s))
+}
 
 func (s *Size) Type() string { return "SIZE" }
 
@@ -74,9 +80,15 @@ func Count[N int | int64](n N, noun string) string {
 }
 
 // Duration is a length of time; as a flag it takes seconds, or a number with a unit.
+// The help of a flag names no default if that is 0.
 type Duration time.Duration
 
-func (d *Duration) String() string { return time.Duration(*d).String() }
+func (d *Duration) String() string {
+	if *d == 0 {
+		return ""
+	}
+	return time.Duration(*d).String()
+}
 
 func (d *Duration) Type() string { return "TIME" }
 
@@ -102,4 +114,17 @@ func About(n int64) string {
 		}
 	}
 	return Count(n, "byte")
+}
+
+// Time writes a number of nanoseconds with three digits.
+func Time(ns float64) string {
+	for _, u := range []struct {
+		ns   float64
+		name string
+	}{{1e9, "s"}, {1e6, "ms"}, {1e3, "µs"}} {
+		if ns >= u.ns {
+			return fmt.Sprintf("%.3g %s", ns/u.ns, u.name)
+		}
+	}
+	return fmt.Sprintf("%.3g ns", ns)
 }

@@ -1,20 +1,18 @@
 //go:build unix
 
-package main
+package terminal
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/term"
 
-	"qshm/shm"
+	"qshm/cmd/demo/internal/exit"
+	"qshm/cmd/demo/internal/process"
 )
 
 // Leaving the terminal as it was, even if the process that uses the whole screen is
@@ -24,8 +22,9 @@ import (
 // guardEnv tells the child the process number of the guard.
 const guardEnv = "QSHM_DEMO_GUARD"
 
-// guarded runs show in a child process; in the child, it runs show.
-func guarded(ctx context.Context, show func(context.Context) error) error {
+// Guarded runs show in a child process, a second run of this program; there it calls
+// show. If the child is killed, Guarded calls cleanUp.
+func Guarded(ctx context.Context, show func(context.Context) error, cleanUp func()) error {
 	if os.Getenv(guardEnv) != "" {
 		return show(ctx)
 	}
@@ -41,22 +40,18 @@ func guarded(ctx context.Context, show func(context.Context) error) error {
 	child := exec.Command(self, os.Args[1:]...)
 	child.Args[0] = os.Args[0]
 	child.Env = append(os.Environ(), guardEnv+"="+strconv.Itoa(os.Getpid()))
-	err = runToEnd(child, func(os.Signal) bool { return true })
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return nil
-	case !errors.As(err, &exit):
+	err = process.Run(child, func(os.Signal) bool { return true })
+	if child.ProcessState == nil {
 		return err
 	}
-	status, ok := exit.Sys().(syscall.WaitStatus)
-	if !ok || !status.Signaled() {
-		return codeError{exit.ExitCode(), ""}
+	sig, killed := process.EndedBy(child)
+	if !killed {
+		return err
 	}
 	term.Restore(fd, before)
 	io.WriteString(os.Stdout, resetTerminal)
-	shm.Sweep(storeOptions()...) // the child's segment, if no other process uses it
-	return codeError{codeSignal + int(status.Signal()), fmt.Sprintf("ended by a signal: %v", status.Signal())}
+	cleanUp()
+	return exit.Errorf(exit.Signal+int(sig), "ended by a signal: %v", sig)
 }
 
 // resetTerminal leaves the alternate screen, shows the cursor, and ends attributes,

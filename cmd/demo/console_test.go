@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -18,11 +19,12 @@ import (
 	"github.com/hinshun/vt10x"
 	"golang.org/x/term"
 
+	"qshm/cmd/demo/internal/exit"
 	"qshm/shm"
 )
 
-// A terminal runs the program on a pseudo-terminal, and keeps what the screen shows.
-type terminal struct {
+// A console runs the program on a pseudo-terminal, and keeps what the screen shows.
+type console struct {
 	t       testing.TB
 	cmd     *exec.Cmd
 	pty     *os.File
@@ -32,9 +34,14 @@ type terminal struct {
 	ended   chan error
 }
 
-func openTerminal(t testing.TB, dir string, args ...string) *terminal {
+func openConsole(t testing.TB, dir string, args ...string) *console {
 	t.Helper()
-	x := &terminal{t: t, cmd: exec.Command("demo", args...), changed: make(chan struct{}, 1), ended: make(chan error, 1)}
+	return openProgram(t, dir, "demo", args...)
+}
+
+func openProgram(t testing.TB, dir, name string, args ...string) *console {
+	t.Helper()
+	x := &console{t: t, cmd: exec.Command(name, args...), changed: make(chan struct{}, 1), ended: make(chan error, 1)}
 	x.cmd.Env = append(os.Environ(), "QSHM_DIR="+dir, "TERM=xterm-256color", "LC_ALL=C.UTF-8", "NO_COLOR=")
 	ptmx, tty, err := pty.Open()
 	if err != nil {
@@ -75,7 +82,7 @@ func openTerminal(t testing.TB, dir string, args ...string) *terminal {
 	return x
 }
 
-func (x *terminal) resize(columns, rows int) {
+func (x *console) resize(columns, rows int) {
 	if err := pty.Setsize(x.pty, &pty.Winsize{Cols: uint16(columns), Rows: uint16(rows)}); err != nil {
 		x.t.Fatal(err)
 	}
@@ -85,7 +92,7 @@ func (x *terminal) resize(columns, rows int) {
 }
 
 // rows returns the rows of the screen, without blanks at their ends.
-func (x *terminal) rows() []string {
+func (x *console) rows() []string {
 	rows := strings.Split(x.vt.String(), "\n")
 	for i := range rows {
 		rows[i] = strings.TrimRight(rows[i], " ")
@@ -93,7 +100,7 @@ func (x *terminal) rows() []string {
 	return rows
 }
 
-func (x *terminal) typed(text string) {
+func (x *console) typed(text string) {
 	x.t.Helper()
 	if _, err := x.pty.WriteString(text); err != nil {
 		x.t.Fatal(err)
@@ -101,7 +108,7 @@ func (x *terminal) typed(text string) {
 }
 
 // until waits until ok.
-func (x *terminal) until(what string, ok func() bool) {
+func (x *console) until(what string, ok func() bool) {
 	x.t.Helper()
 	late := time.After(patience)
 	for !ok() {
@@ -115,19 +122,19 @@ func (x *terminal) until(what string, ok func() bool) {
 }
 
 // see waits until the screen shows text.
-func (x *terminal) see(text string) {
+func (x *console) see(text string) {
 	x.t.Helper()
 	x.until(fmt.Sprintf("%q", text), func() bool { return strings.Contains(strings.Join(x.rows(), "\n"), text) })
 }
 
 // seeRows waits until the first rows are these.
-func (x *terminal) seeRows(want ...string) {
+func (x *console) seeRows(want ...string) {
 	x.t.Helper()
 	x.until(fmt.Sprintf("the rows %q", want), func() bool { return slices.Equal(x.rows()[:len(want)], want) })
 }
 
 // ends waits for the end of the program, which must leave the terminal as it was.
-func (x *terminal) ends(code int) {
+func (x *console) ends(code int) {
 	x.t.Helper()
 	select {
 	case <-x.ended:
@@ -179,15 +186,15 @@ const quit = "\x11" // Ctrl-Q
 
 func TestViewersShowWhatIsTyped(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes  0 bytes in 4 KiB")
-	first := openTerminal(t, dir, "view", "notes")
+	first := openConsole(t, dir, "view", "notes")
 	first.see("showing what is typed")
-	edit.see("has joined")
+	edit.see("has come")
 	edit.see("1 editor, 1 viewer")
 	edit.typed("hello")
 	first.seeRows("hello")
-	second := openTerminal(t, dir, "view", "notes")
+	second := openConsole(t, dir, "view", "notes")
 	second.seeRows("hello")
 	edit.see("1 editor, 2 viewers")
 	edit.typed("\rworld")
@@ -199,11 +206,11 @@ func TestViewersShowWhatIsTyped(t *testing.T) {
 
 	second.typed("q")
 	second.ends(0)
-	edit.see("has left")
+	edit.see("has gone")
 	edit.see("1 editor, 1 viewer")
 	edit.typed(quit)
 	edit.ends(0)
-	first.see("has left")
+	first.see("has gone")
 	first.see("0 editors, 1 viewer")
 	first.seeRows("he!llo", "wor")
 	first.typed(quit)
@@ -213,9 +220,9 @@ func TestViewersShowWhatIsTyped(t *testing.T) {
 
 func TestSeveralEditorsShowTheSame(t *testing.T) {
 	dir := testStore(t)
-	a := openTerminal(t, dir, "edit", "notes")
+	a := openConsole(t, dir, "edit", "notes")
 	a.see("edit notes")
-	b := openTerminal(t, dir, "edit", "notes")
+	b := openConsole(t, dir, "edit", "notes")
 	b.see("2 editors")
 	a.typed("one.")
 	b.seeRows("one.")
@@ -240,22 +247,22 @@ func TestSeveralEditorsShowTheSame(t *testing.T) {
 
 func TestKilledEditor(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes") // before that the terminal itself echoes
 	edit.typed("before")
 	edit.seeRows("before")
 	editor := attached(t, dir, "notes")[0]
-	view := openTerminal(t, dir, "view", "notes")
+	view := openConsole(t, dir, "view", "notes")
 	view.seeRows("before")
 	edit.typed(strings.Repeat("x", 200)) // so that it is killed amid its work
 	kill(t, editor)
 	edit.ends(128 + int(syscall.SIGKILL))
 	edit.see("ended by a signal: killed")
-	view.see("has died")
+	view.see("has gone")
 	if row := view.rows()[0]; !strings.HasPrefix(row, "before") || strings.Trim(row, "x") != "before" {
 		t.Errorf("the viewer shows %q", row)
 	}
-	next := openTerminal(t, dir, "edit", "notes")
+	next := openConsole(t, dir, "edit", "notes")
 	next.see("1 editor, 1 viewer")
 	next.typed("after ")
 	view.until("what the next types", func() bool {
@@ -272,7 +279,7 @@ func TestKilledEditor(t *testing.T) {
 // The guard, the parent of the process on the screen, may be killed as well.
 func TestKilledGuard(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes")
 	kill(t, edit.cmd.Process.Pid)
 	edit.ends(-1) // and the process on the screen a moment later
@@ -282,15 +289,15 @@ func TestKilledGuard(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	view := openTerminal(t, dir, "view", "notes")
-	view.ends(codeNotExist)
+	view := openConsole(t, dir, "view", "notes")
+	view.ends(exit.NotExist)
 	view.see("there is no text \"notes\" in ")
 	nothingLeft(t)
 }
 
 func TestSignalsEndTheScreen(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("edit notes")
 	edit.cmd.Process.Signal(syscall.SIGTERM)
 	edit.ends(128 + int(syscall.SIGTERM))
@@ -300,10 +307,10 @@ func TestSignalsEndTheScreen(t *testing.T) {
 // A stopped editor is alive, and other screens do not hang.
 func TestStoppedEditor(t *testing.T) {
 	dir := testStore(t)
-	a := openTerminal(t, dir, "edit", "notes")
+	a := openConsole(t, dir, "edit", "notes")
 	a.see("edit notes")
 	pid := attached(t, dir, "notes")[0]
-	b := openTerminal(t, dir, "edit", "notes")
+	b := openConsole(t, dir, "edit", "notes")
 	b.see("2 editors")
 	syscall.Kill(pid, syscall.SIGSTOP)
 	b.typed("on my own")
@@ -318,16 +325,81 @@ func TestStoppedEditor(t *testing.T) {
 	nothingLeft(t)
 }
 
-func (x *terminal) pasted(text string) { x.typed("\x1b[200~" + text + "\x1b[201~") }
+func (x *console) pasted(text string) { x.typed("\x1b[200~" + text + "\x1b[201~") }
+
+// Frames show the picture, in half blocks, and below it the numbers, in place.
+func TestFramesOnATerminal(t *testing.T) {
+	dir := testStore(t)
+	watcher := openConsole(t, dir, "frames", "camera", "--watch")
+	watcher.resize(80, 24)
+	watcher.see("watching")
+	camera := openConsole(t, dir, "frames", "camera", "--size", "640x480", "--fps", "50")
+	camera.see("filming 640x480, 50 a second")
+	numbers := func() (row int, text string) {
+		for i, row := range watcher.rows() {
+			if strings.Contains(row, " lost") {
+				return i, row
+			}
+		}
+		return -1, ""
+	}
+	watcher.until("a picture", func() bool {
+		row, _ := numbers()
+		return row == 13 && strings.Count(watcher.rows()[1], "▀") == 64 && strings.Count(watcher.rows()[12], "▀") == 64
+	})
+	_, first := numbers()
+	watcher.until("other numbers in the same place", func() bool {
+		row, text := numbers()
+		return row == 13 && text != first && strings.Contains(text, " pictures, ")
+	})
+	greys := map[vt10x.Color]bool{}
+	watcher.vt.Lock()
+	for x := range 64 {
+		greys[watcher.vt.Cell(x, 6).FG] = true
+	}
+	watcher.vt.Unlock()
+	for grey := range greys {
+		if grey < 232 || grey > 255 {
+			t.Errorf("the picture has the colour %d, which is no grey", grey)
+		}
+	}
+	if len(greys) < 5 {
+		t.Errorf("a row of the picture has the greys %v, want a gradient", greys)
+	}
+	camera.typed("\x03")
+	camera.ends(130)
+	watcher.ends(0)
+	nothingLeft(t)
+}
+
+// What is received and sent shows as numbers on a terminal, if it takes longer.
+func TestProgressOnATerminal(t *testing.T) {
+	dir, stop := testStore(t), filepath.Join(t.TempDir(), "stop")
+	recv := openProgram(t, dir, "sh", "-c", "exec demo recv jobs > /dev/null")
+	send := openProgram(t, dir, "sh", "-c", "while ! test -e "+stop+"; do echo line; sleep 0.1; done | demo send jobs")
+	for _, x := range []*console{recv, send} {
+		x.see(map[*console]string{recv: "received ", send: "sent "}[x])
+		x.see(" messages, ")
+		x.see(" bytes a second")
+	}
+	if err := os.WriteFile(stop, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*console{recv, send} {
+		x.ends(0)
+		x.until("nothing any more", func() bool { return !strings.Contains(strings.Join(x.rows(), ""), " messages, ") })
+	}
+	nothingLeft(t)
+}
 
 // The segment grows with the text, and all editors and viewers go on.
 func TestTextGrows(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("0 bytes in 4 KiB")
-	view := openTerminal(t, dir, "view", "notes")
+	view := openConsole(t, dir, "view", "notes")
 	edit.see("1 viewer")
-	second := openTerminal(t, dir, "edit", "notes")
+	second := openConsole(t, dir, "edit", "notes")
 	edit.see("2 editors")
 	line := strings.Repeat("x", 79) + "\r"
 	for i, size := range []string{"4 KiB", "4 KiB", "8 KiB", "8 KiB"} {
@@ -338,14 +410,16 @@ func TestTextGrows(t *testing.T) {
 	}
 	second.see("2880 bytes in ")
 	second.typed("of the second ")
-	for _, x := range []*terminal{edit, view} {
+	for _, x := range []*console{edit, view} {
 		x.see("2894 bytes in ")
 	}
 	edit.pasted(strings.Repeat("y", 200_000)) // more than double
 	view.see("202894 bytes in ")
 	second.see("202894 bytes in ")
+	late := openConsole(t, dir, "view", "notes") // a viewer begins at the end
+	late.until("the end", func() bool { return strings.HasPrefix(late.rows()[0], "yyyy") })
 	second.typed("\x1b[H\x1b[A\x1b[A\x1b[A\x1b[Ato the end")
-	for _, x := range []*terminal{edit, view, second} {
+	for _, x := range []*console{edit, view, second, late} {
 		x.see("202904 bytes in ")
 		x.typed(quit)
 		x.ends(0)
@@ -357,7 +431,7 @@ func TestTextGrows(t *testing.T) {
 func TestFullStoreKeepsWholeCharacters(t *testing.T) {
 	dir := testStore(t)
 	smallStore(t, dir, 64<<10)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	edit.see("0 bytes in 4 KiB")
 	edit.pasted(strings.Repeat("日本語", 10_000))
 	edit.see(" of 90000 bytes: the store is full")
@@ -391,7 +465,7 @@ func smallStore(t *testing.T, dir string, size int) {
 // The status bar spans the window, whatever its width.
 func TestStatusBarSpansTheWindow(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "notes")
+	edit := openConsole(t, dir, "edit", "notes")
 	for _, width := range []int{80, 120, 40} {
 		edit.resize(width, 12)
 		edit.until("a bar across the window", func() bool {
@@ -413,9 +487,9 @@ func TestStatusBarSpansTheWindow(t *testing.T) {
 
 func TestUnicodePasteAndResize(t *testing.T) {
 	dir := testStore(t)
-	edit := openTerminal(t, dir, "edit", "ünïcode")
+	edit := openConsole(t, dir, "edit", "ünïcode")
 	edit.see("edit ünïcode")
-	view := openTerminal(t, dir, "view", "ünïcode")
+	view := openConsole(t, dir, "view", "ünïcode")
 	view.see("view ünïcode")
 	edit.typed("\x1b[200~first\rsecond\ttab\r\x1b[201~日本語 e\u0301 👍")
 	view.see("first")
@@ -440,9 +514,9 @@ func TestUnicodePasteAndResize(t *testing.T) {
 // How long a keystroke takes to another terminal's screen.
 func BenchmarkKeystrokeToViewer(b *testing.B) {
 	dir := b.TempDir() + "/store"
-	edit := openTerminal(b, dir, "edit", "notes")
+	edit := openConsole(b, dir, "edit", "notes")
 	edit.see("edit notes")
-	view := openTerminal(b, dir, "view", "notes")
+	view := openConsole(b, dir, "view", "notes")
 	view.see("showing")
 	edit.see("1 viewer")
 	var all []time.Duration

@@ -4,10 +4,6 @@
 // current one does not use, and one word, written last, says which of two places
 // counts: a process that is killed during a change has changed nothing. The segment
 // grows with the text.
-//
-// A table in the segment lists the processes that take part, so that all of them
-// learn at once that a process has joined or left. An entry whose attachment does
-// not exist any more belongs to a process that has died.
 package doc
 
 import (
@@ -16,7 +12,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"qshm/shm"
@@ -27,12 +22,9 @@ const (
 	offMagic   = 0  // identifies a text of this kind
 	offCurrent = 8  // which of the two places holds the text
 	offPlaces  = 16 // two times an offset and a length
-	offPeers   = 48 // peerCount times an ID, a role and a pid
-	offText    = offPeers + peerCount*peerSize
+	offText    = 64
 
 	placeSize = 16
-	peerCount = 64
-	peerSize  = 16
 )
 
 var magic = []byte("qshmedit")
@@ -43,51 +35,21 @@ const MinSize = 4096
 // ErrForeign says that the segment holds something else.
 var ErrForeign = errors.New("the segment does not hold a text for edit and view")
 
-// A Role is what a process does with the text.
-type Role uint8
-
-const (
-	Viewer Role = 1 + iota
-	Editor
-	left Role = 0x80 // added by a process that leaves
-)
-
-func (r Role) String() string {
-	if r == Editor {
-		return "editor"
-	}
-	return "viewer"
-}
-
-// A Peer is a process that takes part.
-type Peer struct {
-	ID   uint64
-	PID  int
-	Role Role
-}
-
-// A State is the text at one moment, and the processes that take part.
-type State struct {
-	Text    string
-	Version uint32
-	Peers   []Peer // those that have not left; some may have died
-}
-
 // Doc is this process's access to the text.
 type Doc struct {
 	seg *shm.Segment
-	id  uint64
 	buf []byte
 }
 
 var order = binary.NativeEndian
 
-// Join takes part in the text that seg holds.
-func Join(seg *shm.Segment, role Role) (*Doc, error) {
+// Open takes part in the text that seg holds. A read-only attachment is for Load and
+// Wait.
+func Open(seg *shm.Segment) (*Doc, error) {
 	if seg.Size() < MinSize {
 		return nil, ErrForeign
 	}
-	d := &Doc{seg: seg, id: seg.ID()}
+	d := &Doc{seg: seg}
 	// Look before changing anything: the segment may hold something else.
 	if _, err := d.copy(); err != nil {
 		return nil, err
@@ -95,34 +57,15 @@ func Join(seg *shm.Segment, role Role) (*Doc, error) {
 	if !bytes.HasPrefix(d.buf, magic) && len(bytes.TrimLeft(d.buf, "\x00")) > 0 {
 		return nil, ErrForeign
 	}
-	alive, err := d.Alive()
-	if err != nil {
-		return nil, err
+	if seg.ReadOnly() {
+		return d, nil
 	}
-	_, err = d.locked(func() {
-		data := seg.Data()
-		copy(data[offMagic:], magic)
-		for i := range peerCount {
-			p := peer(data, i)
-			if id := order.Uint64(p); id == 0 || !alive[id] || Role(p[8])&left != 0 {
-				order.PutUint64(p[8:], 0)
-				order.PutUint64(p, d.id)
-				order.PutUint32(p[12:], uint32(os.Getpid()))
-				p[8] = byte(role)
-				return
-			}
-		}
-	})
+	_, err := d.locked(func() { copy(seg.Data()[offMagic:], magic) })
 	return d, err
 }
 
-// Size returns the size of the segment.
-func (d *Doc) Size() int { return d.seg.Size() }
-
 // capacity returns how long a text can be: two must fit.
 func capacity(size int) int { return (size - offText) / 2 }
-
-func peer(data []byte, i int) []byte { return data[offPeers+i*peerSize:][:peerSize] }
 
 func place(data []byte, i uint64) []byte { return data[offPlaces+i*placeSize:][:placeSize] }
 
@@ -180,21 +123,12 @@ func (d *Doc) copy() (version uint32, err error) {
 	}
 }
 
-// Load returns the text and the processes that take part. It is for one goroutine at
-// a time.
-func (d *Doc) Load() (State, error) {
-	version, err := d.copy()
-	if err != nil {
-		return State{}, err
+// Load returns the text and its version. It is for one goroutine at a time.
+func (d *Doc) Load() (now string, version uint32, err error) {
+	if version, err = d.copy(); err != nil {
+		return "", 0, err
 	}
-	s := State{Text: text(d.buf), Version: version}
-	for i := range peerCount {
-		p := peer(d.buf, i)
-		if id, role := order.Uint64(p), Role(p[8]); id != 0 && role != 0 && role&left == 0 {
-			s.Peers = append(s.Peers, Peer{ID: id, PID: int(order.Uint32(p[12:])), Role: role})
-		}
-	}
-	return s, nil
+	return text(d.buf), version, nil
 }
 
 // Wait sleeps until something has changed since version.
@@ -247,32 +181,4 @@ func (d *Doc) MakeRoom(n int) (room int, err error) {
 		}
 	}
 	return room, err
-}
-
-// Alive returns the IDs of the attachments of live processes.
-func (d *Doc) Alive() (map[uint64]bool, error) {
-	info, err := d.seg.Info()
-	if err != nil {
-		return nil, err
-	}
-	ids := map[uint64]bool{}
-	for _, a := range info.Attachments {
-		ids[a.ID] = true
-	}
-	return ids, nil
-}
-
-// ID is this process's own among the peers.
-func (d *Doc) ID() uint64 { return d.id }
-
-// Leave tells the other processes that this one has not died.
-func (d *Doc) Leave() error {
-	_, err := d.locked(func() {
-		for i := range peerCount {
-			if p := peer(d.seg.Data(), i); order.Uint64(p) == d.id {
-				p[8] |= byte(left)
-			}
-		}
-	})
-	return err
 }

@@ -18,28 +18,28 @@ func open(t *testing.T) *shm.Segment {
 	return seg
 }
 
-func join(t *testing.T, seg *shm.Segment, role Role) *Doc {
+func join(t *testing.T, seg *shm.Segment) *Doc {
 	t.Helper()
-	d, err := Join(seg, role)
+	d, err := Open(seg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d
 }
 
-func load(t *testing.T, d *Doc) State {
+func load(t *testing.T, d *Doc) (string, uint32) {
 	t.Helper()
-	s, err := d.Load()
+	text, version, err := d.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return text, version
 }
 
 // An editor that dies at any point of a change has changed nothing.
 func TestHalfAChangeIsNone(t *testing.T) {
 	seg := open(t)
-	d := join(t, seg, Editor)
+	d := join(t, seg)
 	if _, err := d.Edit(func(string) string { return "before" }); err != nil {
 		t.Fatal(err)
 	}
@@ -48,12 +48,12 @@ func TestHalfAChangeIsNone(t *testing.T) {
 	setText(whole, strings.Repeat("after", 10))
 	for end := len(data); end > offCurrent+8; end -= 7 { // all but the last step, from the end on
 		copy(data[end-7:end], whole[end-7:end])
-		if got := load(t, d).Text; got != "before" {
+		if got, _ := load(t, d); got != "before" {
 			t.Fatalf("with all but the first %d bytes of a change made, the text is %q", end, got)
 		}
 	}
 	copy(data[offCurrent:], whole[offCurrent:offCurrent+8])
-	if got := load(t, d).Text; got != strings.Repeat("after", 10) {
+	if got, _ := load(t, d); got != strings.Repeat("after", 10) {
 		t.Errorf("with all of a change made, the text is %q", got)
 	}
 }
@@ -66,7 +66,7 @@ func TestGrowingText(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	a, b := join(t, seg, Editor), join(t, other, Viewer)
+	a, b := join(t, seg), join(t, other)
 	for i, n := range []int{10, 1500, 1512, 1513, 5, 3500, 4000, 4001, 1, 100_000, 100_001, 0, 99_999, 200_000, 0} {
 		want := strings.Repeat(string(rune('a'+i)), n)
 		_, err := a.Edit(func(now string) string {
@@ -82,7 +82,7 @@ func TestGrowingText(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := load(t, b).Text; got != want {
+		if got, _ := load(t, b); got != want {
 			t.Fatalf("after the change to %d bytes there are %d bytes", n, len(got))
 		}
 	}
@@ -137,33 +137,14 @@ func FuzzDamaged(f *testing.F) {
 // An edit gets the text as other editors have left it.
 func TestEditsAddUp(t *testing.T) {
 	seg := open(t)
-	a, b := join(t, seg, Editor), join(t, seg, Editor)
+	a, b := join(t, seg), join(t, seg)
 	for _, d := range []*Doc{a, b, a} {
 		if _, err := d.Edit(func(now string) string { return now + "x" }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := load(t, b).Text; got != "xxx" {
+	if got, _ := load(t, b); got != "xxx" {
 		t.Errorf("the text is %q, want xxx", got)
-	}
-}
-
-func TestPeersJoinAndLeave(t *testing.T) {
-	seg := open(t)
-	other, err := shm.Attach("text", shm.Dir(dirOf(t, seg)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	a, b := join(t, seg, Editor), join(t, other, Viewer)
-	if peers := load(t, a).Peers; len(peers) != 2 || peers[1].ID != b.ID() || peers[1].Role != Viewer {
-		t.Fatalf("the peers are %v", peers)
-	}
-	if err := b.Leave(); err != nil {
-		t.Fatal(err)
-	}
-	if peers := load(t, a).Peers; len(peers) != 1 || peers[0].ID != a.ID() {
-		t.Errorf("after one has left, the peers are %v", peers)
 	}
 }
 
@@ -172,7 +153,7 @@ func TestForeignSegment(t *testing.T) {
 	seg := open(t)
 	copy(seg.Data()[100:], "numbers")
 	version := seg.Version()
-	if _, err := Join(seg, Viewer); err != ErrForeign {
+	if _, err := Open(seg); err != ErrForeign {
 		t.Errorf("joining reports %v, want ErrForeign", err)
 	}
 	if seg.Version() != version {
