@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -181,7 +180,7 @@ func (t *transfer) sayWhoIsBehind() {
 	var slowest stream.Reader
 	workers := map[string]bool{}
 	for _, r := range info.Readers {
-		if r.Group != "" && r.PID == os.Getpid() {
+		if r.Group != "" && r.ID == t.ID() {
 			continue // this sender
 		}
 		workers[r.Group] = true

@@ -314,6 +314,25 @@ func TestGroupWithoutMembers(t *testing.T) {
 	}
 }
 
+// A member that never calls Next keeps the messages of its group for other members.
+func TestMemberKeepsMessagesForOthers(t *testing.T) {
+	w := open(t, t.TempDir(), 256)
+	worker := subscribe(t, w, stream.Group("g"))
+	subscribe(t, w, stream.Group("g")) // the keeper
+	send(t, w, "0", "1")
+	want(t, worker, "0")
+	worker.Close()
+	full, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer cancel()
+	sent := 2
+	for ; w.Send(full, []byte(fmt.Sprint(sent))) == nil; sent++ {
+	}
+	worker = subscribe(t, w, stream.Group("g"))
+	for i := 1; i < sent; i++ {
+		want(t, worker, fmt.Sprint(i))
+	}
+}
+
 // A member that waits does not end while another holds a message.
 func TestMemberWaitsForOthers(t *testing.T) {
 	dir := t.TempDir()

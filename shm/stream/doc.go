@@ -40,7 +40,9 @@
 // member gets the message, when it asks for the next one, and
 // [Subscription.Redelivered] says so; until then the message stays. A group without a
 // live member holds nobody up; it goes on where it was when the next member comes,
-// or at the oldest message that is still there.
+// or at the oldest message that is still there. A process that joins the group and
+// never calls Next takes no message and keeps those of the group, so that none is lost
+// while there is no worker.
 //
 // A reader gets io.EOF when all writers have closed their streams and it has read
 // everything, and [ErrWriterDied] if one of them died instead. Writers that had closed

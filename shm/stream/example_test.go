@@ -244,8 +244,10 @@ func ExampleStat() {
 	own, err := s.Info() // the same, of a stream that is open
 	check(err)
 	fmt.Println(s.Key(), own.Capacity == s.Capacity())
+	fmt.Println("it is this process:", own.Readers[0].ID == s.ID())
 	// Output:
 	// capacity: 4096 sent: 1 writers: 1 readers: 1
 	// a reader is behind: true
 	// watched true
+	// it is this process: true
 }

@@ -80,6 +80,10 @@ func open(seg *shm.Segment) (*Stream, error) {
 // Key returns the key of the stream.
 func (s *Stream) Key() string { return s.key }
 
+// ID returns the ID of this attachment, which is that of its readers in Info. It is 0
+// once closed.
+func (s *Stream) ID() uint64 { return s.seg.ID() }
+
 // Capacity returns the size of the ring in bytes.
 func (s *Stream) Capacity() int { return int(s.ring.capacity) }
 
