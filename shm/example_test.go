@@ -420,9 +420,9 @@ func ExampleSegment_Data() {
 	data[0] = 7
 	check(seg.Unlock())
 
-	_, err = shm.Value[uint64](seg, 4)
+	_, err = shm.Value[uint32](seg, 1)
 	fmt.Println("misaligned:", errors.Is(err, shm.ErrType))
-	_, err = shm.Load[uint64](seg, 4)
+	_, err = shm.Load[uint32](seg, 1)
 	fmt.Println("Load:", err)
 	// Output:
 	// on a page boundary: true

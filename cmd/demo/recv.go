@@ -165,6 +165,16 @@ func (r *receiving) next(ctx context.Context, sub *stream.Subscription) ([]byte,
 	return message, err
 }
 
+// interrupted reports whether a signal ends this process. If one has ended its command,
+// the signal may reach this process a little later.
+func interrupted(ctx context.Context, err error) bool {
+	var code exit.Error
+	if errors.As(err, &code) && code.Code > exit.Signal {
+		return pause(ctx, 200*time.Millisecond) != nil
+	}
+	return ctx.Err() != nil
+}
+
 // handle prints a message, or runs the command with it.
 func (r *receiving) handle(ctx context.Context, out *bufio.Writer, message []byte, again bool) error {
 	if len(r.command) > 0 {
@@ -173,7 +183,7 @@ func (r *receiving) handle(ctx context.Context, out *bufio.Writer, message []byt
 			env = append(env, "QSHM_REDELIVERED=1")
 		}
 		err := runCommand(r.command, env, bytes.NewReader(message))
-		if err != nil && ctx.Err() != nil && r.group != "" {
+		if err != nil && r.group != "" && interrupted(ctx, err) {
 			return errUndone
 		}
 		if err != nil {
