@@ -136,8 +136,8 @@ func TestLockOfAKilledOwnerIsAbandoned(t *testing.T) {
 				}
 				theirs.unlock()
 			}
-			if v := theirs.version(); v == before {
-				t.Error("the version has not moved: a copy made before the owner's death would seem to be current")
+			if v := theirs.version(); v != before+2 {
+				t.Errorf("the version has moved by %d, want 2: taken over, and unlocked", v-before)
 			}
 			third.lock()
 			if third.abandoned() {
