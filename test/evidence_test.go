@@ -125,15 +125,17 @@ func TestEvidencePIDsSayNothing(t *testing.T) {
 	}
 }
 
-// cpython 82300: a process that used the segment ends, in order or not, and takes
+// cpython 82300: a process that used the segment detaches, exits or dies, and takes
 // nothing away from the others.
 func TestEvidenceOneProcessEndsAndTheOthersKeepTheMemory(t *testing.T) {
 	st := newStore(t)
-	a, b, c := st.start(), st.start(), st.start()
+	a, b, c, d := st.start(), st.start(), st.start(), st.start()
 	s := a.create("k", 64)
 	s.write(0, "data")
-	b.attach("k")
+	b.attach("k").detach()
 	b.exit()
+	d.attach("k")
+	d.exit()
 	c.attach("k")
 	c.kill()
 	if got := st.start().attach("k").read(0, 4); got != "data" {
