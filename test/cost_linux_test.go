@@ -295,3 +295,73 @@ func TestProcessThatWaitsForLongRarelyWakes(t *testing.T) {
 	held.unlock()
 	locking.must()
 }
+
+// ticks returns how much processor time the process has used, in hundredths of a second.
+func (p *proc) ticks() int {
+	p.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
+	must(p.t, err)
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	user, err := strconv.Atoi(fields[11])
+	must(p.t, err)
+	system, err := strconv.Atoi(fields[12])
+	must(p.t, err)
+	return user + system
+}
+
+// A process that waits at a stream sleeps. It looks whether the others are alive, each
+// time after a quarter of the time that it has waited: three times or so within the
+// period. Each time, the Go runtime's monitor may look around up to seventy times before
+// it sleeps again. A process that polled every 2 ms would switch 3000 times.
+func TestWaitingAtAStreamTakesNoProcessorTime(t *testing.T) {
+	needNative(t)
+	const period, switches, ticks = 2 * time.Second, 600, 20
+	st := newStore(t)
+	other := st.start()
+	waiters := map[string]*proc{}
+	var waiting []*pending
+	for name, wait := range map[string]func(p *proc, theirs end) *pending{
+		"a reader": func(p *proc, theirs end) *pending {
+			theirs.send("x")
+			return p.stream("a reader", 4096).subscribe("").begin(request{Op: "stream next"})
+		},
+		"a member": func(p *proc, theirs end) *pending {
+			theirs.send("x")
+			return p.stream("a member", 4096).subscribe("group g").begin(request{Op: "stream next"})
+		},
+		"a writer": func(p *proc, theirs end) *pending {
+			theirs.subscribe("")
+			return p.stream("a writer", 4096).begin(request{Op: "stream sends", N: 1000})
+		},
+		"a writer, for a group": func(p *proc, theirs end) *pending {
+			theirs.subscribe("group g")
+			return p.stream("a writer, for a group", 4096).begin(request{Op: "stream sends", N: 1000})
+		},
+	} {
+		waiters[name] = st.start()
+		waiting = append(waiting, wait(waiters[name], other.stream(name, 4096)))
+		st.awaitWatcher(name)
+	}
+	time.Sleep(period) // until they look rarely
+	type cost struct{ switches, ticks int }
+	before := map[string]cost{}
+	for name, p := range waiters {
+		before[name] = cost{p.switches(), p.ticks()}
+	}
+	time.Sleep(period)
+	for name, p := range waiters {
+		did := cost{p.switches() - before[name].switches, p.ticks() - before[name].ticks}
+		t.Logf("%s: %+v", name, did)
+		if did.switches > switches || did.ticks > ticks {
+			t.Errorf("%s that waits: %d context switches, %d ticks of processor time", name, did.switches, did.ticks)
+		}
+	}
+	for _, w := range waiting {
+		select {
+		case a := <-w.answer:
+			t.Errorf("a call has ended: %+v", a)
+		default:
+		}
+	}
+}

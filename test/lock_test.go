@@ -81,8 +81,8 @@ func TestLockOfAKilledOwnerIsAbandoned(t *testing.T) {
 				}
 				theirs.unlock()
 			}
-			if v := theirs.version(); v == before {
-				t.Errorf("the version is still %d, want another: a copy from before the owner's death would count as current", v)
+			if v := theirs.version(); v != before+2 {
+				t.Errorf("the version has moved by %d, want 2: by the take-over and by the unlock", v-before)
 			}
 			third.lock()
 			if third.abandoned() {

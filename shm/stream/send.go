@@ -184,7 +184,8 @@ func (s *Stream) makeRoom(ctx context.Context, op string, n int, locked *bool) e
 			return err
 		}
 		if wait == nil {
-			wait = newSlice(ctx)
+			begin := newSlice(ctx)
+			wait = &begin
 		}
 		err = s.section.blocking(func() error {
 			return s.seg.UpdateWhen(wait, func([]byte) bool {
@@ -419,7 +420,7 @@ func (s *Stream) await(ctx context.Context, op string, done func(tail uint64) bo
 			return nil
 		}
 		err := s.section.blocking(func() error {
-			_, err := s.seg.Wait(wait, version)
+			_, err := s.seg.Wait(&wait, version)
 			return err
 		})
 		if err != nil && wait.over(err) {

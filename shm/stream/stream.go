@@ -207,9 +207,9 @@ type slice struct {
 	start, until time.Time
 }
 
-func newSlice(ctx context.Context) *slice {
+func newSlice(ctx context.Context) slice {
 	now := time.Now()
-	return &slice{ctx, now, now.Add(firstLook)}
+	return slice{ctx, now, now.Add(firstLook)}
 }
 
 // next begins the next slice.

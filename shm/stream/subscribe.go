@@ -248,7 +248,7 @@ func (r *Subscription) Next(ctx context.Context) (message []byte, err error) {
 			continue
 		}
 		if !waiting {
-			r.wait, waiting = *newSlice(ctx), true
+			r.wait, waiting = newSlice(ctx), true
 		}
 		if err := r.sleep(); err != nil {
 			if r.group >= 0 && (err == io.EOF || errors.Is(err, ErrWriterDied)) {

@@ -1,6 +1,6 @@
 // Package languages holds two programs in other languages, which follow
-// shm/FORMAT.md, and the tests that run them beside Go processes. They show that
-// the document says all that a program needs to know.
+// shm/FORMAT.md and shm/stream/FORMAT.md, and the tests that run them beside Go
+// processes. They show that the documents say all that a program needs to know.
 package languages
 
 import (
@@ -51,6 +51,9 @@ func TestMain(m *testing.M) {
 
 // child is the Go process: it does what qshm.c does with the same arguments.
 func child(args []string) error {
+	if args[0] == "subscribe" {
+		return childSubscribes(args[1], args[2])
+	}
 	seg, _, err := shm.Open(args[1], 64)
 	if err != nil {
 		return err
@@ -226,7 +229,7 @@ func check(t *testing.T, err error) {
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	in     io.Closer
+	in     io.WriteCloser
 	out    *bufio.Reader
 	stderr bytes.Buffer
 	hangs  *time.Timer
@@ -902,14 +905,15 @@ func TestOtherKindsOfSlotLocksAreRefused(t *testing.T) {
 	})
 }
 
-// dieAt runs the C program, which dies before the given step.
-func dieAt(t *testing.T, step string, args ...string) {
+// dieAt runs the C program, which reads input and dies before the given step.
+func dieAt(t *testing.T, step, input string, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	line := append(cProgram(t), args...)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), "QSHM_FAULT="+step)
+	cmd.Stdin = strings.NewReader(input)
 	output, _ := cmd.CombinedOutput()
 	check(t, ctx.Err())
 	if code := cmd.ProcessState.ExitCode(); code != -1 { // -1: a signal has ended it
@@ -932,16 +936,24 @@ func wantOne(t *testing.T, seg *shm.Segment, abandoned bool) {
 	if info.Attached != 2 {
 		t.Errorf("%d attached", info.Attached)
 	}
-	file, err := os.Open(info.Path)
-	check(t, err)
-	defer file.Close()
-	var refs [4]byte
-	_, err = file.ReadAt(refs[:], refsOffset)
-	check(t, err)
-	if n := binary.NativeEndian.Uint32(refs[:]); n < 2 {
+	if n := refs(t, seg); n < 2 {
 		t.Errorf("the reference count is %d", n)
 	}
 	check(t, second.Detach())
+}
+
+// refs returns the reference count.
+func refs(t *testing.T, seg *shm.Segment) uint32 {
+	t.Helper()
+	info, err := seg.Info()
+	check(t, err)
+	file, err := os.Open(info.Path)
+	check(t, err)
+	defer file.Close()
+	var b [4]byte
+	_, err = file.ReadAt(b[:], refsOffset)
+	check(t, err)
+	return binary.NativeEndian.Uint32(b[:])
 }
 
 func eachStep(t *testing.T, steps string, test func(t *testing.T, step string)) {
@@ -956,7 +968,7 @@ func TestCDiesInCreate(t *testing.T) {
 		unlock_file release_word clear_slot refs_down release_slot ask file_lock_last still_linked_last ask_again dead unlink`,
 		func(t *testing.T, step string) {
 			dir := store(t)
-			dieAt(t, step, "create", key, "64")
+			dieAt(t, step, "", "create", key, "64")
 			seg := create(t, key, 64)
 			wantOne(t, seg, false)
 			check(t, seg.Detach())
@@ -970,7 +982,7 @@ func TestCDiesAttached(t *testing.T) {
 		func(t *testing.T, step string) {
 			dir := store(t)
 			seg := create(t, key, 64, shm.MaxAttachments(2))
-			dieAt(t, step, "update", key)
+			dieAt(t, step, "", "update", key)
 			wantOne(t, seg, step == "unlock")
 			check(t, seg.Detach())
 			wantEmpty(t, dir)
@@ -994,7 +1006,7 @@ func TestCDiesInRecovery(t *testing.T) {
 				dead := start(t, goProgram, "lock", key)
 				dead.wantLine("locked")
 				dead.kill()
-				dieAt(t, step, "update", key)
+				dieAt(t, step, "", "update", key)
 				wantOne(t, seg, step != "wake" && step != "release_word")
 				check(t, seg.Detach())
 				wantEmpty(t, dir)
@@ -1008,7 +1020,7 @@ func TestCDiesInGrow(t *testing.T) {
 	eachStep(t, "file_lock:2 still_linked:2 allocate_more publish_size unlock_file:2", func(t *testing.T, step string) {
 		dir := store(t)
 		seg := create(t, key, old)
-		dieAt(t, step, "grow", key, strconv.Itoa(grown))
+		dieAt(t, step, "", "grow", key, strconv.Itoa(grown))
 		want := old
 		if step == "unlock_file:2" {
 			want = grown
@@ -1030,7 +1042,7 @@ func TestCDiesInRemove(t *testing.T) {
 	eachStep(t, "removed unlink", func(t *testing.T, step string) {
 		store(t)
 		seg := create(t, key, 64)
-		dieAt(t, step, "remove", key)
+		dieAt(t, step, "", "remove", key)
 		check(t, seg.Update(increment))
 		if step == "removed" {
 			wantOne(t, seg, false)

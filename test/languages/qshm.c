@@ -1,7 +1,7 @@
 //go:build ignore
 
 // Uses memory that processes share by qshm, without qshm: this program follows
-// shm/FORMAT.md, in C11 for Linux, with no library but libc.
+// shm/FORMAT.md and shm/stream/FORMAT.md, in C11 for Linux, with no library but libc.
 //
 //	cc -std=c11 -O2 -o qshm qshm.c
 //
@@ -50,6 +50,7 @@ static const char usage[] =
 	"  update KEY [TIMES]       add one to each 64-bit number of the data, with the lock held\n"
 	"  grow KEY SIZE            make the data at least so large, and write their size\n"
 	"  remove KEY               free the key; attached processes keep the memory\n"
+	"  send KEY                 send each line of standard input to the stream, which exists\n"
 	"read, snapshot and wait attach read-only. The status is 3 if there is no segment, and 4\n"
 	"if the last writer died holding the lock.\n";
 
@@ -513,6 +514,30 @@ static void unlock(bool written)
 		;
 }
 
+// Sleeps until the version is not since, or for ns. Reports whether the version is another.
+static bool changed(uint32_t since, uint64_t ns)
+{
+	for (;;) {
+		uint32_t e = head->event;
+		if (!(e & ARMED)) {
+			at("arm");
+			if (!atomic_compare_exchange_strong(&head->event, &e, e | ARMED))
+				continue;
+			e |= ARMED;
+		}
+		// After arming: a process that moves the version from here on sees the event armed.
+		uint64_t w = head->word;
+		if (version(w) != since)
+			return true;
+		at("listen");
+		if (!futex_wait(&head->event, e, ns))
+			continue;
+		if (owner_died(w))
+			abandon(w);
+		return version(head->word) != since;
+	}
+}
+
 // Clears what a dead process has left in slot i, whose lock this process holds.
 static void recover(uint32_t i)
 {
@@ -751,6 +776,280 @@ static void detach(void)
 	close(file);
 }
 
+// Streams.
+
+typedef struct {
+	_Atomic uint32_t used, idle;
+	_Atomic uint64_t word;
+	uint32_t name_len;
+	_Atomic uint32_t moves;
+	char name[64], pad[40];
+} group;
+
+typedef struct {
+	_Atomic uint64_t owner, pos;
+	_Atomic uint32_t mode, pid;
+	char pad[104];
+} cursor;
+
+enum { writers = 64, groups = 16, cursors = 64 };
+enum { every_message = 1, newest = 2, of_group = 16 }; // modes
+
+typedef struct {
+	unsigned char magic[8];
+	uint32_t format, ring_off;
+	uint64_t capacity;
+	char pad1[40];
+	_Atomic uint64_t tail, last;
+	uint64_t sent;
+	char pad2[40];
+	_Atomic uint64_t head, floor;
+	char pad3[48];
+	_Atomic uint64_t wanted;
+	char pad4[56];
+	_Atomic uint64_t opened;
+	char pad5[56];
+	_Atomic uint64_t writers[writers];
+	group groups[groups];
+	cursor cursors[cursors];
+} stream;
+
+_Static_assert(offsetof(stream, tail) == 64 && offsetof(stream, head) == 128 && offsetof(stream, wanted) == 192, "layout");
+_Static_assert(offsetof(stream, opened) == 256 && offsetof(stream, writers) == 320, "layout");
+_Static_assert(offsetof(stream, groups) == 832 && offsetof(stream, cursors) == 2880, "layout");
+_Static_assert(sizeof(group) == 128 && sizeof(cursor) == 128, "layout");
+
+static const unsigned char stream_magic[8] = {'q', 's', 'h', 'm', 's', 't', 'r', 'm'};
+
+#define PADDING UINT32_MAX // as a length
+#define NO_CURSOR 255u
+#define TENTATIVE UINT64_C(1)
+#define HELD UINT64_C(2)
+#define POSITION ((UINT64_C(1) << 60) - 8) // in a member's cursor
+
+static stream *st;
+static unsigned char *ring;
+static _Atomic uint64_t *my_entry; // in writers
+
+// Finds the stream in the data.
+static bool find_stream(void)
+{
+	st = (stream *)data;
+	if (size < 12288 + 64 || memcmp(st->magic, stream_magic, sizeof stream_magic) != 0 || st->format != 1 || st->ring_off != 12288 ||
+	    st->capacity < 64 || st->capacity % 8 != 0 || st->capacity > size - 12288)
+		return false;
+	ring = data + st->ring_off;
+	return true;
+}
+
+static uint64_t id_of(uint32_t i)
+{
+	uint64_t id = head->id ^ (slots[i] >> 34 << 16 | (i + 1));
+	return id ? id : 1;
+}
+
+static bool alive(uint64_t id)
+{
+	uint32_t i = (uint32_t)((head->id ^ id) & OWNER) - 1;
+	return i < slot_count && id_of(i) == id && (slots[i] & TAKEN) && (i == my_slot || held(file, i, 1));
+}
+
+// Moves the version without the lock.
+static void notify(void)
+{
+	at("notify");
+	atomic_fetch_add(&head->word, VERSION);
+	signal_event();
+}
+
+static uint64_t record_size(uint64_t length) { return 8 + ((length + 7) & ~UINT64_C(7)); }
+
+static uint64_t longest_message(void) { return (st->capacity / 2 & ~UINT64_C(7)) - 8; }
+
+// The position of the record after the one at pos; 0 if there is no record.
+static uint64_t after(uint64_t pos)
+{
+	uint64_t off = pos % st->capacity, word;
+	memcpy(&word, ring + off, sizeof word);
+	uint32_t length = (uint32_t)word;
+	if (length == PADDING)
+		return pos + (st->capacity - off);
+	return length <= longest_message() && record_size(length) <= st->capacity - off ? pos + record_size(length) : 0;
+}
+
+static bool member(uint32_t mode) { return mode >= of_group && mode < of_group + groups; }
+
+// The smallest position of the readers that hold up writers; tail if there is none.
+// The words of the groups come first: a member writes the position to its cursor
+// before it moves the word.
+static uint64_t slowest(uint64_t tail)
+{
+	uint64_t next[groups], pos = tail;
+	bool active[groups];
+	for (int i = 0; i < groups; i++) {
+		active[i] = st->groups[i].used && !st->groups[i].idle;
+		next[i] = st->groups[i].word >> 8 << 3;
+	}
+	for (cursor *c = st->cursors; c < st->cursors + cursors; c++) {
+		if (c->owner == 0)
+			continue;
+		uint32_t mode = c->mode;
+		uint64_t there = c->pos;
+		if (member(mode) && active[mode - of_group])
+			there = (there == 0 ? next[mode - of_group] : there) & POSITION;
+		else if (mode != every_message)
+			continue;
+		if ((int64_t)(tail - there) > (int64_t)(tail - pos))
+			pos = there;
+	}
+	return pos;
+}
+
+// Puts this process into the list of writers. The caller holds the lock.
+static bool become_writer(void)
+{
+	for (int i = 0; i < writers; i++) {
+		uint64_t id = st->writers[i];
+		if (id != 0 && !alive(id) && atomic_compare_exchange_strong(&st->writers[i], &id, 0))
+			id = 0;
+		if (id == 0 && !my_entry)
+			my_entry = &st->writers[i];
+	}
+	if (!my_entry)
+		return false;
+	at("writer");
+	*my_entry = id_of(my_slot);
+	at("opened");
+	st->opened++;
+	return true;
+}
+
+// Where a message goes.
+typedef struct {
+	uint64_t padding, record, end; // positions; no padding if it begins at the record
+} place;
+
+// Moves head out of the way of the message at p. Reports false if a reader is behind:
+// it knows from then on that a writer waits. The caller holds the lock.
+static bool make_room(const place *p)
+{
+	uint64_t tail = st->tail, old = st->head;
+	if (p->end - old <= st->capacity)
+		return true;
+	uint64_t oldest = p->end - st->capacity; // may stay
+	if (oldest > st->floor || st->floor > tail) {
+		uint64_t pos = slowest(tail);
+		if (pos < oldest) {
+			uint64_t w = st->wanted;
+			at("want");
+			while ((w == 0 || w > oldest + 1) && !atomic_compare_exchange_weak(&st->wanted, &w, oldest + 1))
+				;
+			at("look_again");
+			pos = slowest(tail);
+		}
+		st->floor = pos;
+		if (pos < oldest)
+			return false;
+	}
+	while (old < oldest)
+		if ((old = after(old)) == 0)
+			fail(1, "another program has written into the ring");
+	at("head");
+	atomic_exchange(&st->head, old); // before any byte of the old records is overwritten
+	return true;
+}
+
+// Marks the cursor of the member that has taken the last message of a group as held,
+// in case that it has died right after.
+static void confirm(uint32_t i)
+{
+	uint64_t word = st->groups[i].word, pos = word >> 8 << 3;
+	if ((word & 255) == NO_CURSOR)
+		return;
+	cursor *c = &st->cursors[word & 63];
+	uint64_t v = c->pos;
+	if ((v & TENTATIVE) && v >> 60 == i && (v & POSITION) < pos)
+		atomic_compare_exchange_strong(&c->pos, &v, v - TENTATIVE + HELD);
+}
+
+// Takes away what dead readers hold.
+static void reap(void)
+{
+	bool living[groups] = {false};
+	uint32_t moves[groups];
+	lock();
+	for (int i = 0; i < groups; i++)
+		moves[i] = st->groups[i].moves;
+	for (cursor *c = st->cursors; c < st->cursors + cursors; c++) {
+		uint64_t id = c->owner;
+		uint32_t mode = c->mode;
+		if (id != 0 && alive(id)) {
+			if (member(mode))
+				living[mode - of_group] = true;
+			continue;
+		}
+		if (member(mode))
+			confirm(mode - of_group);
+		at("reap");
+		if (id != 0 && !(member(mode) && (c->pos & HELD)))
+			atomic_compare_exchange_strong(&c->owner, &id, 0);
+	}
+	for (int i = 0; i < groups; i++)
+		if (!living[i] && st->groups[i].moves == moves[i])
+			st->groups[i].idle = 1;
+	unlock(true);
+}
+
+static void put_word(uint64_t pos, uint64_t word) { memcpy(ring + pos % st->capacity, &word, sizeof word); }
+
+// Sends a message. Reports false if there are too many writers.
+static bool send_message(const char *message, uint64_t length)
+{
+	const uint64_t first = 25000000, longest = 2000000000;
+	for (uint64_t start = now();;) {
+		lock();
+		if (!my_entry && !become_writer()) {
+			unlock(false);
+			return false;
+		}
+		uint32_t since = version(head->word);
+		uint64_t tail = st->tail, left = st->capacity - tail % st->capacity;
+		place p = {tail, tail, 0};
+		if (record_size(length) > left)
+			p.record += left;
+		p.end = p.record + record_size(length);
+		if (make_room(&p)) {
+			memcpy(ring + p.record % st->capacity + 8, message, length);
+			at("padding");
+			if (p.padding != p.record)
+				put_word(p.padding, PADDING);
+			at("record");
+			put_word(p.record, st->sent << 32 | length);
+			at("tail");
+			st->tail = p.end;
+			at("sent");
+			st->sent++;
+			if (p.record - st->last >= 4096)
+				st->last = p.record;
+			unlock(true);
+			return true;
+		}
+		unlock(false);
+		uint64_t quarter = (now() - start) / 4;
+		if (!changed(since, quarter < first ? first : quarter < longest ? quarter : longest))
+			reap();
+	}
+}
+
+// The readers may have read everything, and wait for a writer that does not come.
+static void close_stream(void)
+{
+	uint64_t id = id_of(my_slot);
+	at("close");
+	if (my_entry && atomic_compare_exchange_strong(my_entry, &id, 0))
+		notify();
+}
+
 // The commands that attach. Each returns the status, and the caller detaches.
 
 static int put(const void *p, size_t n)
@@ -818,22 +1117,9 @@ static int snapshot(long times)
 
 static int wait_for(uint32_t since, double longest)
 {
-	for (;;) {
-		uint32_t e = head->event;
-		if (!(e & ARMED)) {
-			at("arm");
-			if (!atomic_compare_exchange_strong(&head->event, &e, e | ARMED))
-				continue;
-			e |= ARMED;
-		}
-		// After arming: a process that moves the version from here on sees the event armed.
-		uint64_t w = head->word;
-		if (version(w) != since)
-			return printf("%" PRIu32 "\n", version(w)) < 0;
-		at("listen");
-		if (futex_wait(&head->event, e, (uint64_t)(longest * 1e9)) && owner_died(w))
-			abandon(w);
-	}
+	while (!changed(since, (uint64_t)(longest * 1e9)))
+		;
+	return printf("%" PRIu32 "\n", version(head->word)) < 0;
 }
 
 static int hold(void)
@@ -881,6 +1167,31 @@ static int grow(uint64_t bytes)
 	return 1;
 }
 
+static int send_lines(void)
+{
+	if (!find_stream()) {
+		fprintf(stderr, "%s is no stream\n", segment_path);
+		return 1;
+	}
+	char *line = NULL;
+	size_t room = 0;
+	int status = 0;
+	for (ssize_t n; status == 0 && (n = getline(&line, &room, stdin)) >= 0;) {
+		if (n > 0 && line[n - 1] == '\n')
+			n--;
+		if ((uint64_t)n > longest_message()) {
+			fprintf(stderr, "a line has %zd bytes; this ring takes up to %" PRIu64 "\n", n, longest_message());
+			status = 1;
+		} else if (!send_message(line, (uint64_t)n)) {
+			fprintf(stderr, "there are %d writers\n", writers);
+			status = 1;
+		}
+	}
+	free(line);
+	close_stream();
+	return status;
+}
+
 // Frees the key. Attached processes keep the memory.
 static int remove_segment(const char *key)
 {
@@ -901,7 +1212,7 @@ static const struct {
 	bool read_only;
 } commands[] = {
 	{"list", 0, 0, true}, {"create", 2, 2, false}, {"read", 1, 1, true}, {"snapshot", 1, 2, true}, {"wait", 2, 3, true},
-	{"lock", 1, 1, false}, {"update", 1, 2, false}, {"grow", 2, 2, false}, {"remove", 1, 1, true},
+	{"lock", 1, 1, false}, {"update", 1, 2, false}, {"grow", 2, 2, false}, {"remove", 1, 1, true}, {"send", 1, 1, false},
 };
 
 int main(int argc, char **argv)
@@ -931,7 +1242,7 @@ int main(int argc, char **argv)
 	switch (*command) {
 	case 'c': status = keep(); break;
 	case 'r': status = put_data(); break;
-	case 's': status = snapshot(atol(more)); break;
+	case 's': status = command[1] == 'e' ? send_lines() : snapshot(atol(more)); break;
 	case 'w': status = wait_for((uint32_t)strtoul(more, NULL, 10), argc > 4 ? atof(argv[4]) : 1); break;
 	case 'l': status = hold(); break;
 	case 'u': status = update(atol(more)); break;

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Looks at memory that processes share by qshm, without qshm: this program follows
-shm/FORMAT.md, with Python's standard library only.
+shm/FORMAT.md and shm/stream/FORMAT.md, with Python's standard library only.
 
-It takes no slot, because Python has no compare-and-swap to take one with. So it
-keeps nothing alive: a segment ends with its last attachment, whether or not this
-program reads it. What is mapped stays readable all the same, and the slot locks tell when
-the segment has ended.
+It takes no slot, except to follow a stream, because Python has no compare-and-swap to
+take one with; follow uses that of libatomic, a library of GCC. Without a slot the
+program keeps nothing alive: a segment ends with its last attachment, whether or not
+this program reads it. What is mapped stays readable all the same, and the slot locks
+tell when the segment has ended.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import mmap
 import os
 import platform
 import re
+import signal
 import stat
 import struct
 import sys
@@ -27,13 +29,14 @@ import time
 HEADER = struct.Struct("=8sIIIIQqIIIIQ32s32xIIQ")
 MAGIC = b"\0qshm\r\n\x1a"
 MIN_HEADER, MAX_HEADER = 4096, 2 << 20
-STATE, SIZE, WORD, EVENT, KEY, SLOTS = 128, 136, 192, 256, 320, 576
+STATE, REFS, SIZE, WORD, EVENT, KEY, SLOTS = 128, 132, 136, 192, 256, 320, 576
 KEY_SIZE = 256
 MAKING, LIVE, DEAD, REMOVED = range(4)
 RECORD_LOCKS = 1
 
-TAKEN, READ_ONLY = 1 << 32, 1 << 33  # in a slot
-ABANDONED = 1 << 29  # in the lock word
+TAKEN, READ_ONLY, SERIAL = 1 << 32, 1 << 33, 1 << 34  # in a slot
+OWNER, DETACH, DETACHES = 0xFFFF, 1 << 16, 0x1FFF << 16  # in the lock word
+ABANDONED, STARVING, WAITERS, VERSION = 1 << 29, 1 << 30, 1 << 31, 1 << 32
 ARMED = 1  # in the event word
 
 EXIT_NONE, EXIT_ABANDONED = 3, 4
@@ -101,14 +104,17 @@ def open_file(path, flags):
     return fd
 
 
-F_OFD_GETLK = 36
+F_OFD_GETLK, F_OFD_SETLK = 36, 37
+
+
+def slot_lock(kind, slot, count=1):
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, (1 << 40) + slot, count, 0)
 
 
 def held(fd, first, count=1):
     """Whether a process holds the lock of one of the slots from first on."""
-    lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, (1 << 40) + first, count, 0)
     try:
-        return struct.unpack_from("h", fcntl.fcntl(fd, F_OFD_GETLK, lock))[0] != fcntl.F_UNLCK
+        return struct.unpack_from("h", fcntl.fcntl(fd, F_OFD_GETLK, slot_lock(fcntl.F_RDLCK, first, count)))[0] != fcntl.F_UNLCK
     except OSError:
         return True  # if it cannot be determined, the process counts as alive
 
@@ -126,7 +132,7 @@ class Header:
             return
         if len(page) < SLOTS:
             raise Refused("it is too short")
-        (magic, order, version, self.data_off, self.slots, _, _, _, _, kind, key_len, _, self.hash,
+        (magic, order, version, self.data_off, self.slots, self.id, _, _, _, kind, key_len, _, self.hash,
          self.state, _, self.size) = HEADER.unpack_from(page)
         if magic != MAGIC or order != 0x01020304 or version != 2:
             raise Refused("it was not made by qshm of this format and byte order")
@@ -310,7 +316,7 @@ class Futex:
     FUTEX_WAKE_OP, with no waiter to wake.
     """
 
-    WAIT, WAKE_OP = 0, 5  # not private: other processes wait too
+    WAIT, WAKE, WAKE_OP = 0, 1, 5  # not private: other processes wait too
     OP_OR, CMP_EQ = 2, 0
 
     _numbers = {
@@ -339,6 +345,9 @@ class Futex:
         limit = self._Timespec(int(seconds), int(seconds % 1 * 1e9))
         return self._call(self.base + offset, self.WAIT, value, ctypes.byref(limit)) == errno.ETIMEDOUT
 
+    def wake(self, offset, count):
+        self._call(self.base + offset, self.WAKE, count, ctypes.c_ulong(0))
+
     def set_bits(self, offset, bit):
         """Sets a bit atomically. Whether that worked."""
         operation = self.OP_OR << 28 | self.CMP_EQ << 24 | bit << 12
@@ -346,7 +355,479 @@ class Futex:
                           self.base + offset, operation) == 0
 
 
+# A segment, with a slot in it.
+
+
+class Words:
+    """Atomic operations on the words of a mapping that is writable, by libatomic."""
+
+    ORDER = 5  # sequentially consistent
+
+    def __init__(self, mapping):
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        try:
+            self.library = ctypes.CDLL("libatomic.so.1")
+        except OSError as problem:
+            raise Refused(f"no compare-and-swap: {problem}") from None
+        self.library["__atomic_is_lock_free"].restype = ctypes.c_bool
+        if not self.library["__atomic_is_lock_free"](ctypes.c_size_t(8), None):
+            raise Refused("no compare-and-swap of 64 bits on this processor")
+
+    def _call(self, name, result, offset, *arguments):
+        function = self.library["__atomic_" + name]
+        function.restype = result
+        return function(ctypes.c_void_p(self.base + offset), *arguments, self.ORDER)
+
+    def load(self, offset):
+        return self._call("load_8", ctypes.c_uint64, offset)
+
+    def load32(self, offset):
+        return self._call("load_4", ctypes.c_uint32, offset)
+
+    def store(self, offset, value):
+        self._call("store_8", None, offset, ctypes.c_uint64(value))
+
+    def store32(self, offset, value):
+        self._call("store_4", None, offset, ctypes.c_uint32(value))
+
+    def add(self, offset, value):
+        return self._call("fetch_add_8", ctypes.c_uint64, offset, ctypes.c_uint64(value))
+
+    def add32(self, offset, value):
+        return self._call("fetch_add_4", ctypes.c_uint32, offset, ctypes.c_uint32(value))
+
+    def swap(self, offset, old, new):
+        """Whether the word was old, and is new."""
+        return self._call("compare_exchange_8", ctypes.c_bool, offset, ctypes.byref(ctypes.c_uint64(old)),
+                          ctypes.c_uint64(new), self.ORDER)
+
+    def swap32(self, offset, old, new):
+        return self._call("compare_exchange_4", ctypes.c_bool, offset, ctypes.byref(ctypes.c_uint32(old)),
+                          ctypes.c_uint32(new), self.ORDER)
+
+
+class Attachment(Reader):
+    """A segment that is mapped, with a slot in it. It leaves a segment without
+    attachments, and a file that is not finished, to the next process."""
+
+    PATIENCE = 10
+    LOCK = WORD + (4 if sys.byteorder == "big" else 0)  # waiters sleep on the lower half of the word
+
+    def __init__(self, key):
+        self.path = os.path.join(store_dir(), name_of(key))
+        while True:
+            super().__init__(key, writable_header=True)
+            if not self.writable or not Futex.number:
+                raise Refused("it cannot be written, or this is not Linux")
+            self.lock_file()
+            if self.linked():
+                break
+            os.close(self.fd)
+        if self.ended() or self.load32(STATE) != LIVE:
+            raise NoSegment("every process that was attached has exited")
+        self.memory = mmap.mmap(self.fd, self.header.data_off + self.load64(SIZE))
+        self.words, self.futex = Words(self.memory), Futex(self.memory)
+        self.slot = self.claim()
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def lock_file(self):
+        start = time.monotonic()
+        while True:
+            try:
+                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() - start > self.PATIENCE:
+                    raise
+                time.sleep(0.001)
+
+    def linked(self):
+        """Whether the file is the one at its path."""
+        mine = os.fstat(self.fd)
+        try:
+            there = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        return mine.st_nlink > 0 and (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+    def claim(self):
+        """Takes a free slot, or else that of a dead process."""
+        for taken in (0, TAKEN):
+            for i in range(self.header.slots):
+                at = SLOTS + i * 8
+                if self.words.load(at) & TAKEN != taken:
+                    continue
+                try:
+                    fcntl.fcntl(self.fd, F_OFD_SETLK, slot_lock(fcntl.F_WRLCK, i))
+                except OSError:
+                    continue
+                word = self.words.load(WORD)
+                while owner(word) == i and not self.abandon(word):
+                    word = self.words.load(WORD)
+                serial = self.words.load(at) // SERIAL * SERIAL
+                if taken:
+                    self.count_detach()
+                    self.words.store(at, serial)
+                    self.words.add32(REFS, -1)
+                self.words.add32(REFS, 1)  # before the slot is taken: never too low
+                self.words.store(at, (serial + SERIAL) % (1 << 64) | TAKEN | os.getpid())
+                return i
+        raise Refused("all attachments are taken")
+
+    def detach(self):
+        """Gives the slot back, and destroys the segment if no other process is attached."""
+        self.unlock(False)
+        self.count_detach()
+        at = SLOTS + self.slot * 8
+        self.words.store(at, self.words.load(at) // SERIAL * SERIAL)
+        self.words.add32(REFS, -1)
+        fcntl.fcntl(self.fd, F_OFD_SETLK, slot_lock(fcntl.F_UNLCK, self.slot))
+        while not held(self.fd, 0, self.header.slots):
+            try:
+                self.lock_file()
+            except BlockingIOError:
+                return
+            if not self.linked():
+                return
+            if not held(self.fd, 0, self.header.slots):
+                if self.words.load32(STATE) != REMOVED:
+                    self.words.store32(STATE, DEAD)
+                os.unlink(self.path)
+                return
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def count_detach(self):
+        while True:
+            word = self.words.load(WORD)
+            if self.words.swap(WORD, word, word & ~DETACHES | (word + DETACH) & DETACHES):
+                return
+
+    def id(self):
+        return self.id_of(self.slot)
+
+    def id_of(self, slot):
+        serial = self.words.load(SLOTS + slot * 8) // SERIAL
+        return (self.header.id ^ (serial << 16 | slot + 1)) % (1 << 64) or 1
+
+    def alive(self, attachment):
+        """Whether the process with the attachment of this ID is alive."""
+        slot = ((self.header.id ^ attachment) & 0xFFFF) - 1
+        return (0 <= slot < self.header.slots and self.words.load(SLOTS + slot * 8) & TAKEN != 0
+                and self.id_of(slot) == attachment and (slot == self.slot or held(self.fd, slot)))
+
+    # The lock.
+
+    def lock(self):
+        start, next_probe, slept, woken = time.monotonic(), 0.025, False, False
+        while True:
+            word, waited = self.words.load(WORD), time.monotonic() - start
+            starving = waited >= 0.001
+            if owner(word) is None and (starving or not word & STARVING):
+                if self.words.swap(WORD, word, word & ~STARVING | self.slot + 1 | (WAITERS if slept else 0)):
+                    return
+                continue
+            if waited >= next_probe:
+                next_probe = waited + min(max(waited / 4, 0.025), 2)
+                if self.owner_died(word) and self.take_over(word):
+                    return
+                continue
+            marked = word | WAITERS | (STARVING if starving else 0)
+            if marked != word and not self.words.swap(WORD, word, marked):
+                continue
+            if woken and owner(marked) is None:
+                self.futex.wake(self.LOCK, 1)  # the wake was for a starving waiter
+            woken = not self.futex.wait(self.LOCK, marked % (1 << 32), (next_probe if starving else 0.001) - waited)
+            slept = True
+
+    def unlock(self, written):
+        while True:
+            word = self.words.load(WORD)
+            if owner(word) != self.slot or self.free(word, moved(word & ~ABANDONED) if written else word):
+                return
+
+    def owner_died(self, word):
+        slot = owner(word)
+        return slot is not None and slot != self.slot and (slot >= self.header.slots or not held(self.fd, slot))
+
+    def take_over(self, word):
+        if not self.words.swap(WORD, word, moved(word) & ~(OWNER | STARVING) | self.slot + 1 | ABANDONED | WAITERS):
+            return False
+        self.signal()
+        return True
+
+    def abandon(self, word):
+        return self.free(word, moved(word) | ABANDONED)
+
+    def free(self, word, new):
+        """Swaps the lock word for a new one without an owner. Whether that worked."""
+        if not self.words.swap(WORD, word, new & ~(OWNER | WAITERS)):
+            return False
+        if word & WAITERS:
+            self.futex.wake(self.LOCK, 1)
+        if version(new) != version(word):
+            self.signal()
+        return True
+
+    # The version.
+
+    def signal(self):
+        """Wakes the waiters for the version, which has moved."""
+        event = self.words.load32(EVENT)
+        while event & ARMED:
+            if self.words.swap32(EVENT, event, (event + 1) % (1 << 32)):
+                return self.futex.wake(EVENT, 0x7FFFFFFF)
+            event = self.words.load32(EVENT)
+
+    def notify(self):
+        """Moves the version without the lock."""
+        self.words.add(WORD, VERSION)
+        self.signal()
+
+    def sleep(self, since, longest):
+        """Sleeps until the version is not since, or for longest seconds. Whether the time was up."""
+        while True:
+            event = self.words.load32(EVENT)
+            if not event & ARMED:
+                if not self.words.swap32(EVENT, event, event | ARMED):
+                    continue
+                event |= ARMED
+            word = self.words.load(WORD)
+            if version(word) != since:
+                return False
+            if self.futex.wait(EVENT, event, longest):
+                if self.owner_died(word):
+                    self.abandon(word)
+                return True
+
+
+def moved(word):
+    return (word + VERSION) % (1 << 64)
+
+
+# A stream.
+
+
+class WriterDied(Exception):
+    """A writer has died, and no other one is there."""
+
+
+class Follower:
+    """A reader of a stream, with a cursor of its own."""
+
+    HEADER = struct.Struct("=8sIIQ")
+    RING, ENTRIES = 12288, 64
+    TAIL, LAST, SENT, HEAD, FLOOR, WANTED, OPENED, WRITERS, CURSORS = 64, 72, 80, 128, 136, 192, 256, 320, 2880
+    CURSOR, OWNER, POS, MODE, PID = 128, 0, 8, 16, 20  # a cursor
+    EVERY, NEWEST, GROUP = 1, 2, 16  # modes
+    PADDING = 0xFFFFFFFF
+
+    def __init__(self, segment, mode, oldest):
+        self.segment, self.mode = segment, mode
+        self.data = segment.header.data_off
+        (magic, number, ring, self.capacity) = self.HEADER.unpack_from(segment.memory, self.data)
+        size = segment.load64(SIZE)
+        if (magic != b"qshmstrm" or number != 1 or ring != self.RING or self.capacity < 64 or self.capacity % 8
+                or self.capacity > size - self.RING):
+            raise Refused("it is no stream of this format")
+        segment.lock()
+        try:
+            self.claim(oldest)
+        finally:
+            segment.unlock(True)
+
+    def load(self, offset):
+        return self.segment.words.load(self.data + offset)
+
+    def store(self, offset, value):
+        self.segment.words.store(self.data + offset, value)
+
+    def swap(self, offset, old, new):
+        return self.segment.words.swap(self.data + offset, old, new)
+
+    def claim(self, oldest):
+        """Takes a cursor, with the lock held."""
+        words = self.segment.words
+        for i in range(self.ENTRIES):
+            at = self.CURSORS + i * self.CURSOR
+            reader, mode = self.load(at + self.OWNER), self.data + at + self.MODE
+            if reader and (words.load32(mode) >= self.GROUP and self.load(at + self.POS) or self.segment.alive(reader)):
+                continue
+            words.store32(mode, 0)
+            if not self.swap(at + self.OWNER, reader, self.segment.id()):
+                continue
+            self.cursor = at
+            self.pos = self.seen = self.load(self.HEAD) if oldest else self.load(self.TAIL)
+            words.store32(self.data + at + self.PID, os.getpid())
+            self.store(at + self.POS, self.pos)
+            words.store32(mode, self.mode)
+            self.store(self.FLOOR, min(self.load(self.FLOOR), self.pos))
+            break
+        else:
+            raise Refused("the stream has no free cursor")
+        self.told = self.pos
+        self.expected = None if oldest else self.load(self.SENT) % (1 << 32)
+        # Writers that have ended before do not end this reader, unless it wants their messages.
+        self.former, self.base = set(), 0
+        if not oldest:
+            there = [w for w in self.writers() if w]
+            self.former = {w for w in there if not self.segment.alive(w)}
+            self.base = self.load(self.OPENED) - len(there) + len(self.former)
+
+    def close(self):
+        self.swap(self.cursor + self.OWNER, self.segment.id(), 0)
+        self.store(self.WANTED, 0)
+        self.segment.notify()
+
+    def writers(self):
+        return [self.load(self.WRITERS + i * 8) for i in range(self.ENTRIES)]
+
+    def record(self, pos):
+        """The record at pos: its message's number and length, None for padding, and the position after it."""
+        offset = pos % self.capacity
+        left = self.capacity - offset
+        word = self.load(self.RING + offset)
+        number, length = word >> 32, word % (1 << 32)
+        if length == self.PADDING:
+            return number, None, pos + left
+        size = 8 + (length + 7) // 8 * 8
+        if length > self.capacity // 16 * 8 - 8 or size > left:
+            raise Refused("another program has written into the ring")
+        return number, length, pos + size
+
+    def message(self, pos, length):
+        start = self.data + self.RING + pos % self.capacity + 8
+        return self.segment.memory[start:start + length]
+
+    def lost(self, number):
+        """How many messages this reader has missed before this one. A writer that has died
+        between a message and its count leaves the count one too low."""
+        missed = 0 if self.expected is None else (number - self.expected) % (1 << 32)
+        self.expected = (number + 1) % (1 << 32)
+        return missed if missed < 1 << 31 else 0
+
+    def messages(self, longest):
+        """Each message, and how many were lost before it, until all writers have closed."""
+        poll = self.poll_every if self.mode == self.EVERY else self.poll_newest
+        while True:
+            found = poll()
+            if found:
+                yield found
+            else:
+                self.advance()
+                if not self.wait(longest):
+                    return
+
+    def poll_every(self):
+        """The next message, or None."""
+        while True:
+            if self.pos == self.seen:
+                self.seen = self.load(self.TAIL)
+                if self.pos == self.seen:
+                    return None
+            if self.pos != self.told and (self.load(self.WANTED) or self.pos - self.told >= self.capacity // 8):
+                self.advance()
+            at = self.pos
+            number, length, self.pos = self.record(at)
+            if length is not None:
+                return self.lost(number), self.message(at, length)
+
+    def poll_newest(self):
+        """The newest message, or None if it was read."""
+        for _ in range(8):
+            if self.load(self.TAIL) == self.pos:
+                return None
+            try:
+                found = self.copy_newest()
+            except Refused:
+                continue  # a writer has overwritten what was looked at
+            if found:
+                return found
+        self.segment.lock()  # the writers are faster
+        try:
+            return self.copy_newest()
+        finally:
+            self.segment.unlock(False)
+
+    def copy_newest(self):
+        """The newest message, or None if a writer has overwritten it meanwhile."""
+        head = self.load(self.HEAD)  # first: it never overtakes tail
+        tail, last = self.load(self.TAIL), self.load(self.LAST)
+        pos = max(self.pos, head)
+        if pos < last < tail:
+            pos = last
+        at = number = length = None
+        while pos < tail:
+            record = self.record(pos)
+            if record[1] is not None:
+                at, (number, length) = pos, record[:2]
+            pos = record[2]
+        if at is None:
+            return None
+        copy = self.message(at, length)
+        self.store(self.cursor + self.POS, tail)  # orders the copy before the look at head
+        if pos != tail or self.load(self.HEAD) > at:
+            return None
+        self.pos = tail
+        return self.lost(number), copy
+
+    def advance(self):
+        """Tells the writers what was read."""
+        if self.told == self.pos:
+            return
+        self.told = self.pos
+        self.store(self.cursor + self.POS, self.pos)
+        wanted = self.load(self.WANTED)
+        if self.mode == self.EVERY and wanted and self.pos >= wanted - 1 and self.swap(self.WANTED, wanted, 0):
+            self.segment.notify()
+
+    def wait(self, longest):
+        """Sleeps until something has changed. False if all writers have closed."""
+        since = version(self.segment.words.load(WORD))
+        if self.load(self.TAIL) != self.pos:
+            return True
+        if self.writers_gone(False):
+            return False
+        return not (self.segment.sleep(since, longest) and self.writers_gone(True))
+
+    def writers_gone(self, ask):
+        """Whether all writers have closed and everything was read; only if ask is set, it
+        asks whether they are alive."""
+        opened, died = self.load(self.OPENED), False
+        for writer in self.writers():
+            if writer and writer not in self.former:
+                if not ask or self.segment.alive(writer):
+                    return False
+                died = True
+        # A writer may have sent, or come, before the last one has closed.
+        if self.load(self.TAIL) != self.pos or self.load(self.OPENED) != opened:
+            return False
+        if died:
+            raise WriterDied("a writer has died")
+        return opened != self.base
+
+
 # The commands.
+
+
+def follow(arguments):
+    # The slot and the cursor are given back, if a signal ends the program.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    segment = Attachment(os.fsencode(arguments.key))
+    try:
+        mode = Follower.NEWEST if arguments.start == "newest" else Follower.EVERY
+        follower = Follower(segment, mode, arguments.start == "oldest")
+        try:
+            count = 0
+            for lost, message in follower.messages(arguments.longest):
+                if lost:
+                    print(f"lost {lost}")
+                print(escaped(message), flush=True)
+                count += 1
+                if count == arguments.count:
+                    break
+        finally:
+            follower.close()
+    finally:
+        segment.detach()
 
 
 def list_(_):
@@ -408,12 +889,26 @@ def main():
     command.add_argument("longest", type=float, nargs="?", default=1.0, help="how many seconds to sleep without a look")
     command.set_defaults(run=wait)
 
+    command = commands.add_parser(
+        "follow", help="the messages of a stream",
+        description="Writes each message on a line, and before it 'lost N' if messages were lost, until all writers have "
+                    "closed. Takes a slot and a cursor: writers wait for this program, except with newest. "
+                    f"Status {EXIT_ABANDONED}: a writer has died.")
+    command.add_argument("key")
+    command.add_argument("start", choices=["oldest", "now", "newest"], nargs="?", default="now",
+                         help="where to begin; newest: from now on, and only the newest message each time")
+    command.add_argument("longest", type=float, nargs="?", default=1.0,
+                         help="how many seconds to sleep without a look whether writers are alive")
+    command.add_argument("--count", type=int, help="end after so many messages")
+    command.set_defaults(run=follow)
+
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)
-    except (NoSegment, Abandoned, Refused, OSError) as problem:
+    except (NoSegment, Abandoned, WriterDied, Refused, OSError) as problem:
         print(f"{arguments.command}: {problem}", file=sys.stderr)
-        sys.exit(EXIT_NONE if isinstance(problem, NoSegment) else EXIT_ABANDONED if isinstance(problem, Abandoned) else 1)
+        sys.exit(EXIT_NONE if isinstance(problem, NoSegment)
+                 else EXIT_ABANDONED if isinstance(problem, (Abandoned, WriterDied)) else 1)
 
 
 if __name__ == "__main__":

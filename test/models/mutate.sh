@@ -127,4 +127,11 @@ without fails M_NO_MOVES         stream safety "$c -DCAP=1 -DM=2" 'a writer take
 without fails M_TENTATIVE_LATE   stream safety "$c" 'a member takes a message without writing it to its cursor first'
 without fails M_NO_CONFIRM       stream safety "$c" 'no member confirms'
 without fails M_ADOPT_NO_CONFIRM stream safety "$c" 'a member judges the cursor of a dead one without confirming it'
+j='-DGROUP -DJOIN=1 -DCAP=1 -DM=2 -DMAXCRASH=1'
+without fails M_REAP_NO_CONFIRM  stream safety "$c -DCAP=1 -DM=2" 'a writer frees the cursor of a dead member without confirming it'
+without fails M_JOIN_KEEPS_LOST  stream safety "$j" 'a member that joins leaves overwritten messages with the dead'
+without fails M_JOIN_BEHIND      stream safety "$j" 'a member that joins does not move the group to the oldest message'
+without fails M_JOIN_IDLE        stream safety "$j" 'a member that joins leaves the group idle'
+without fails M_CLAIM_HELD       stream safety "$j" 'a member that joins claims the cursor of a dead one that holds a message'
+without fails M_JOIN_NO_FLOOR    stream safety '-DGROUP -DJOIN=1 -DLEAVE=1 -DCAP=2 -DM=4' 'a member that joins does not lower the floor'
 exit $failed

@@ -14,7 +14,8 @@
  * Readers of every message: 1 from the beginning; 2 joins, from the oldest or the newest message, in
  * its own cursor or in that of 1 if that has died.
  * LATEST: a third reader copies the newest message and holds nobody up.
- * GROUP: the readers are N members of a group instead.
+ * GROUP: the readers are N members of a group instead. JOIN: the last so many of them join at any
+ * moment: when messages were sent, when the others have died, or have left. LEAVE: members that leave.
  *
  * Labels name the steps; the code names the same steps in its comments.
  */
@@ -29,6 +30,9 @@
 #endif
 #ifndef WCRASH
 #define WCRASH 0               /* writers that die */
+#endif
+#ifndef LEAVE
+#define LEAVE 0                /* members that leave before the end */
 #endif
 #ifndef CAP
 #define CAP 3                  /* places in the ring */
@@ -52,8 +56,10 @@ bool moved[N+1];
 /* only for the checks */
 bool alive[N+1];
 byte crashes = 0, wcrashes = 0;
-byte freed = 0;                /* cursors of dead members that another member has freed or adopted */
-byte holder[M], finished[M];
+byte freed = 0;                /* cursors of dead members that another member has freed or adopted, and of
+                                  those that have left after a death */
+byte holder[M], finished[M];   /* finished: or lost, while no member was alive */
+byte leavers = 0;
 
 #if N == 1
 #define NOTIFY moved[0] = 1; moved[1] = 1
@@ -63,12 +69,20 @@ byte holder[M], finished[M];
 #define NOTIFY moved[0] = 1; moved[1] = 1; moved[2] = 1; moved[3] = 1
 #endif
 #define SLEEP_ENDS (naps < 2 * (crashes + freed))
-#define OR_DIE :: crashes < MAXCRASH -> goto crash
-#define OR_WRITER_DIES :: wcrashes < WCRASH -> goto writer_dies
+#define MAY_DIE (crashes < MAXCRASH)
+#define OR_DIE :: MAY_DIE -> goto crash
+#define WRITER_MAY_DIE (wcrashes < WCRASH)
+#define OR_WRITER_DIES :: WRITER_MAY_DIE -> goto writer_dies
 
 #ifdef GROUP
 #define AT (cpos[k] == 0 -> next : POS(cpos[k]))
-#define HOLDS_UP(k) (owner[k] != 0 && !was_idle)
+#define HOLDS_UP(k) (owner[k] != 0 && mode[k] == 1 && !was_idle)
+#define ALIVE(k) (owner[k] != 0 && alive[owner[k]])
+#if N == 2
+#define NONE_ALIVE (!ALIVE(1) && !ALIVE(2))
+#elif N == 3
+#define NONE_ALIVE (!ALIVE(1) && !ALIVE(2) && !ALIVE(3))
+#endif
 #else
 #define AT cpos[k]
 #define HOLDS_UP(k) (owner[k] != 0 && mode[k] == 1)
@@ -86,8 +100,24 @@ inline slowest() {
 	k = 0
 }
 
+#ifdef GROUP
+/* confirm the member that has taken the message before the word (p, i); may_die, dies: the process may die */
+inline confirm(p, i, may_die, dies) {
+	if
+	:: i == NONE
+	:: i != NONE -> v = cpos[i];
+		if
+		:: may_die -> goto dies
+		:: atomic { (v & TENTATIVE) && POS(v) < p -> if :: cpos[i] == v -> cpos[i] = WORD(POS(v), HELD) :: else fi }
+		:: !((v & TENTATIVE) && POS(v) < p)
+		fi;
+		v = 0
+	fi
+}
+#endif
+
 proctype Writer() {
-	byte f = 0, k = 0, next = 0, oldest = 0, naps = 0, before = 0;
+	byte f = 0, k = 0, next = 0, oldest = 0, naps = 0, before = 0, p = 0, i = NONE, v = 0, dead = 0;
 	bool was_idle = 0, live = 0;
 begin:
 	if
@@ -144,7 +174,25 @@ store_floor:
 		if
 		OR_WRITER_DIES
 		:: atomic { owner[k] != 0 && alive[owner[k]] -> live = 1 }
-#if !defined(GROUP) && !defined(M_NO_REAP)
+#ifdef GROUP
+		:: atomic { owner[k] != 0 && !alive[owner[k]] -> dead = owner[k] };
+			if
+			:: mode[k] == 0
+			:: mode[k] == 1 ->
+#ifndef M_REAP_NO_CONFIRM
+				atomic { p = gp; i = gc };
+				confirm(p, i, WRITER_MAY_DIE, writer_dies);
+#endif
+				v = cpos[k]
+			fi;
+reap:
+			if
+			OR_WRITER_DIES
+			:: atomic { !(v & HELD) -> if :: owner[k] == dead -> owner[k] = 0 :: else fi }
+			:: (v & HELD)
+			fi;
+			atomic { dead = 0; p = 0; i = NONE; v = 0 }
+#elif !defined(M_NO_REAP)
 reap:
 		:: atomic { owner[k] != 0 && !alive[owner[k]] -> owner[k] = 0 }
 #else
@@ -172,8 +220,10 @@ move:
 #ifndef M_HEAD_LATE
 	if
 	OR_WRITER_DIES
+#ifdef GROUP
+	:: atomic { head < oldest -> assert(finished[head] || NONE_ALIVE); finished[head] = 1; head = oldest }
+#else
 	:: atomic { head < oldest -> head = oldest }
-#ifndef GROUP
 	:: atomic { head < floor -> head = floor }         /* a little more at once */
 #endif
 	fi;
@@ -209,7 +259,7 @@ publish:	/* [tail] */
 	:: atomic { lock = 0; NOTIFY; goto begin }
 	fi;
 writer_dies:	/* the lock is taken over, which moves the version */
-	atomic { wcrashes++; lock = 0; f = 0; k = 0; next = 0; oldest = 0; before = 0; was_idle = 0; live = 0; NOTIFY; goto begin };
+	atomic { wcrashes++; lock = 0; f = 0; k = 0; next = 0; oldest = 0; before = 0; was_idle = 0; live = 0; p = 0; i = NONE; v = 0; dead = 0; NOTIFY; goto begin };
 close:
 	atomic { closed = 1; f = 0; k = 0; next = 0; oldest = 0; naps = 0; was_idle = 0; NOTIFY }
 }
@@ -319,33 +369,78 @@ fin:
 }
 #else
 
-/* confirm the member that has taken the message before the word (p, i) */
-inline confirm(p, i) {
-	if
-	:: i == NONE || i == c
-	:: i != NONE && i != c -> v = cpos[i];
-		if
-		OR_DIE
-		:: atomic { (v & TENTATIVE) && POS(v) < p -> if :: cpos[i] == v -> cpos[i] = WORD(POS(v), HELD) :: else fi }
-		:: !((v & TENTATIVE) && POS(v) < p)
-		fi;
-		v = 0
-	fi
-}
-
 proctype Member(byte me) {
 	byte c = me, p = 0, i = NONE, k = 0, v = 0, w = 0, dead = 0, naps = 0;
 	bool holds = 0;
+#ifdef JOIN
+	if
+	:: me <= N - JOIN -> goto next
+	:: atomic { me > N - JOIN && lock == 0 -> lock = me; k = 1; c = 0 }
+	fi;
+	do	/* what writers have overwritten while no member was alive is lost */
+	:: k > N -> break
+	:: k <= N ->
+		if
+		OR_DIE
+#ifndef M_JOIN_KEEPS_LOST
+		:: atomic { mode[k] == 1 && owner[k] != 0 && !alive[owner[k]] && cpos[k] != 0 && POS(cpos[k]) < head -> owner[k] = 0 }
+		:: atomic { !(mode[k] == 1 && owner[k] != 0 && !alive[owner[k]] && cpos[k] != 0 && POS(cpos[k]) < head) -> skip }
+#else
+		:: true
+#endif
+		fi;
+		k++
+	od;
+	k = 1;
+#ifndef M_JOIN_BEHIND
+	if OR_DIE :: atomic { gp < head -> gp = head; gc = NONE } :: gp >= head fi;
+#endif
+#ifndef M_JOIN_NO_FLOOR
+	if OR_DIE :: floor = 0 fi;
+#endif
+#ifndef M_JOIN_IDLE
+	if OR_DIE :: idle = 0 fi;
+#endif
+	do
+	:: k <= N ->
+		dead = owner[k];
+		if
+#ifdef M_CLAIM_HELD
+		:: dead != 0 && alive[dead]
+		:: dead == 0 || !alive[dead] ->
+#else
+		:: dead != 0 && (alive[dead] || mode[k] == 1 && cpos[k] != 0)
+		:: dead == 0 || !alive[dead] && !(mode[k] == 1 && cpos[k] != 0) ->
+#endif
+			if OR_DIE :: mode[k] = 0 fi;
+claim_cursor:
+			if
+			OR_DIE
+			:: atomic { owner[k] == dead -> owner[k] = me; c = k }
+			:: owner[k] != dead
+			fi;
+			if
+			:: c != 0 -> break
+			:: c == 0
+			fi
+		fi;
+		k++
+	od;
+	if OR_DIE :: atomic { cpos[c] = 0; k = 0; dead = 0 } fi;
+	if OR_DIE :: mode[c] = 1 fi;
+	if OR_DIE :: atomic { lock = 0; NOTIFY } fi;
+#endif
 next:	/* looks for dead members now and then, and after a sleep that has ended by itself */
 	if
 	OR_DIE
 	:: crashes > 0 -> goto redeliver
 	:: true
+	:: atomic { leavers < LEAVE -> leavers++; goto leave }
 	fi;
 poll:
 	atomic { p = gp; i = gc };
 #ifndef M_NO_CONFIRM
-	confirm(p, i);
+	confirm(p, i, MAY_DIE, crash);
 #endif
 	if
 	OR_DIE
@@ -393,11 +488,11 @@ redeliver:
 		dead = owner[k];
 		if
 		OR_DIE
-		:: k == c || dead == 0 || alive[dead]
-		:: k != c && dead != 0 && !alive[dead] ->
+		:: k == c || dead == 0 || mode[k] == 0 || alive[dead]
+		:: k != c && dead != 0 && mode[k] == 1 && !alive[dead] ->
 #if !defined(M_NO_CONFIRM) && !defined(M_ADOPT_NO_CONFIRM)
 			atomic { p = gp; i = gc };
-			confirm(p, i);
+			confirm(p, i, MAY_DIE, crash);
 #endif
 			v = cpos[k];
 			if
@@ -462,8 +557,12 @@ eof:
 		:: k < M -> assert(finished[k]); k++    /* none is lost */
 		od;
 		goto fin };
+leave:
+	if OR_DIE :: atomic { owner[c] = 0; if :: crashes > 0 -> freed++ :: else fi } fi;
+	if OR_DIE :: wanted = 0 fi;
+	if OR_DIE :: atomic { true -> NOTIFY; goto fin } fi;
 crash:
-	atomic { crashes++; alive[me] = 0 };
+	atomic { crashes++; alive[me] = 0; if :: lock == me -> lock = 0 :: else fi };
 fin:
 	atomic { c = 0; p = 0; i = 0; k = 0; v = 0; w = 0; dead = 0; naps = 0; holds = 0 }
 }
@@ -476,7 +575,12 @@ init {
 		:: k > N -> break
 		:: k <= N -> alive[k] = 1;
 #ifdef GROUP
-			owner[k] = k; run Member(k);
+#ifdef JOIN
+			if :: k <= N - JOIN -> owner[k] = k; mode[k] = 1 :: else fi;
+#else
+			owner[k] = k; mode[k] = 1;
+#endif
+			run Member(k);
 #else
 			if :: k == 1 -> owner[k] = k; mode[k] = 1 :: else fi;
 			run Reader(k);
