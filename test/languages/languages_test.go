@@ -113,6 +113,16 @@ func pythonProgram(t *testing.T) []string {
 	return []string{path, "qshm.py"}
 }
 
+// pythonFollower is pythonProgram for follow, which uses compare-and-swap.
+func pythonFollower(t *testing.T) []string {
+	t.Helper()
+	program := pythonProgram(t)
+	if out, err := exec.Command(program[0], "-c", `import ctypes; ctypes.CDLL("libatomic.so.1")`).CombinedOutput(); err != nil {
+		t.Skipf("Python does not find libatomic.so.1, a library of GCC: %v\n%s", err, out)
+	}
+	return program
+}
+
 func cProgram(t *testing.T) []string {
 	t.Helper()
 	onlyLinux(t)

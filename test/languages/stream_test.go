@@ -106,7 +106,7 @@ func follow(t *testing.T, s *stream.Stream, args ...string) *process {
 	defer seg.Close()
 	info, err := s.Info()
 	check(t, err)
-	p := start(t, pythonProgram, append([]string{"follow", key}, args...)...)
+	p := start(t, pythonFollower, append([]string{"follow", key}, args...)...)
 	ctx := inTime(t)
 	for readers := len(info.Readers); len(info.Readers) == readers; {
 		version := seg.Version()
@@ -412,7 +412,7 @@ func TestPythonSubscribesAfterADeath(t *testing.T) {
 	s := openStream(t, 4096)
 	send(t, s, "before")
 	dieAt(t, "record", "lost\n", "send", key)
-	p := start(t, pythonProgram, "follow", key, "oldest", "--count", "1")
+	p := start(t, pythonFollower, "follow", key, "oldest", "--count", "1")
 	p.wantEnd("before\n")
 	if info, err := s.Info(); err != nil || info.Sent != 1 {
 		t.Errorf("%+v, %v", info, err)
@@ -443,7 +443,7 @@ func TestOtherSegmentsAreNoStreams(t *testing.T) {
 	for _, c := range []struct {
 		by   program
 		args []string
-	}{{pythonProgram, []string{"follow", key}}, {cProgram, []string{"send", key}}} {
+	}{{pythonFollower, []string{"follow", key}}, {cProgram, []string{"send", key}}} {
 		p := start(t, c.by, c.args...)
 		if output, status := p.end(); output != "" || status != 1 || !strings.Contains(p.stderr.String(), "no stream") {
 			t.Errorf("%v: %q, status %d\n%s", p.cmd.Args, output, status, &p.stderr)
