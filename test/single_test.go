@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -229,7 +230,11 @@ func TestSingleEachMessageArrivesOnceAndInOrder(t *testing.T) {
 	app := st.start()
 	app.acquire()
 	listening := app.listenForMessages()
-	senders := st.startN(50)
+	n := 50
+	if runtime.GOOS == "windows" {
+		n = 10 // wine keeps a file open that was closed, as long as a slot of it is locked
+	}
+	senders := st.startN(n)
 	calls := beginAtOnce(senders, func(s int) request { return request{Op: "single flood", Key: key("app"), N: s} })
 	for _, call := range calls {
 		call.must()
