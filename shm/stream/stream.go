@@ -129,25 +129,26 @@ func (s *Stream) becomeWriter() error {
 	if s.writer.Load() > 0 {
 		return nil
 	}
-	free := -1
-	for i := range s.ring.writers {
-		w := &s.ring.writers[i]
-		id := w.Load()
-		if id != 0 && !s.seg.Alive(id) {
-			w.CompareAndSwap(id, 0)
-			id = 0
-		}
-		if id == 0 && free < 0 {
-			free = i
+	own := 0
+	for ; own < maxWriters; own++ {
+		if id := s.ring.writers[own].Load(); id == 0 || !s.seg.Alive(id) {
+			break
 		}
 	}
-	if free < 0 {
+	if own == maxWriters {
 		return fmt.Errorf("%w: a stream has at most %d writers", shm.ErrNoSpace, maxWriters)
 	}
-	s.ring.writers[free].Store(s.id) // before it counts: if it dies in between, readers learn that
+	s.ring.writers[own].Store(s.id) // before it counts: if it dies in between, readers learn that
 	failpoint.At("stream_writer")
 	s.ring.opened.Add(1)
-	s.writer.Store(int32(free) + 1)
+	s.writer.Store(int32(own) + 1)
+	// The entries of dead writers are cleared last: a reader that found no entry would
+	// take all writers for closed.
+	for i := own + 1; i < maxWriters; i++ {
+		if id := s.ring.writers[i].Load(); id != 0 && !s.seg.Alive(id) {
+			s.ring.writers[i].CompareAndSwap(id, 0)
+		}
+	}
 	return nil
 }
 
