@@ -276,11 +276,12 @@ func wantError(t testing.TB, err error, op, key string, kinds ...error) {
 	}
 }
 
-// saidTwice returns a part of an error's text, or a path in it, that occurs again.
+// saidTwice returns a part of an error's text, or a path in it, that occurs again. The
+// parts of a time of day have two characters.
 func saidTwice(text string) string {
 	seen := map[string]bool{}
 	for _, part := range strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == ';' || r == '(' || r == ')' }) {
-		if part = strings.TrimSpace(part); len(part) > 1 && seen[part] {
+		if part = strings.TrimSpace(part); len(part) > 2 && seen[part] {
 			return part
 		}
 		seen[part] = true
