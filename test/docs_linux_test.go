@@ -19,9 +19,7 @@ import (
 // the background. What differs between runs is not compared: numbers of three digits and
 // more, times, widths of columns, the store and the user.
 func TestTranscriptsInTextsAreWhatAShellPrints(t *testing.T) {
-	if os.Getenv("QSHM_TEST_EXEC") != "" {
-		t.Skip("the programs of the texts run on this machine only")
-	}
+	needNative(t) // the programs of the texts run on this machine only
 	shell, err := exec.LookPath("bash")
 	if err != nil {
 		t.Skip("no bash")

@@ -144,11 +144,13 @@ func TestSnapshotsAreNeverTorn(t *testing.T) {
 	st := newStore(t)
 	a, b, c := st.start(), st.start(), st.start()
 	mine := a.create("k", 8192)
+	filling := mine.begin(request{Op: "fill"})
 	var calls []*pending
 	for _, p := range []*proc{b, c} {
-		calls = append(calls, p.attach("k").begin(request{Op: "snapshots", N: n}))
+		copied := p.attach("k")
+		copied.begin(request{Op: "wait"}).must() // until the writer has written
+		calls = append(calls, copied.begin(request{Op: "snapshots", N: n}))
 	}
-	filling := mine.begin(request{Op: "fill"})
 	for _, c := range calls {
 		c.must()
 	}
