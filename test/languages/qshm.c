@@ -908,19 +908,22 @@ static uint64_t slowest(uint64_t tail)
 // Puts this process into the list of writers. The caller holds the lock.
 static bool become_writer(void)
 {
-	for (int i = 0; i < writers; i++) {
-		uint64_t id = st->writers[i];
-		if (id != 0 && !alive(id) && atomic_compare_exchange_strong(&st->writers[i], &id, 0))
-			id = 0;
-		if (id == 0 && !my_entry)
-			my_entry = &st->writers[i];
-	}
-	if (!my_entry)
+	int own = 0;
+	while (own < writers && st->writers[own] != 0 && alive(st->writers[own]))
+		own++;
+	if (own == writers)
 		return false;
+	my_entry = &st->writers[own];
 	at("writer");
 	*my_entry = id_of(my_slot);
 	at("opened");
 	st->opened++;
+	// The dead come last: a reader that found no entry would take all writers for closed.
+	for (int i = own + 1; i < writers; i++) {
+		uint64_t id = st->writers[i];
+		if (id != 0 && !alive(id))
+			atomic_compare_exchange_strong(&st->writers[i], &id, 0);
+	}
 	return true;
 }
 
