@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/creack/pty"
 	"github.com/hinshun/vt10x"
@@ -59,13 +60,16 @@ func openProgram(t testing.TB, dir, name string, args ...string) *console {
 		t.Fatal(err)
 	}
 	go func() {
-		buf := make([]byte, 64<<10)
+		buf, have := make([]byte, 64<<10), 0
 		for {
-			n, err := ptmx.Read(buf)
+			n, err := ptmx.Read(buf[have:])
 			if err != nil {
 				return
 			}
-			x.vt.Write(buf[:n])
+			have += n
+			whole := have - incomplete(buf[:have])
+			x.vt.Write(buf[:whole])
+			have = copy(buf, buf[whole:have])
 			select {
 			case x.changed <- struct{}{}:
 			default:
@@ -83,11 +87,11 @@ func openProgram(t testing.TB, dir, name string, args ...string) *console {
 }
 
 func (x *console) resize(columns, rows int) {
+	if x.vt != nil {
+		x.vt.Resize(columns, rows) // first: what the program draws for the new size must find it
+	}
 	if err := pty.Setsize(x.pty, &pty.Winsize{Cols: uint16(columns), Rows: uint16(rows)}); err != nil {
 		x.t.Fatal(err)
-	}
-	if x.vt != nil {
-		x.vt.Resize(columns, rows)
 	}
 }
 
@@ -325,6 +329,20 @@ func TestStoppedEditor(t *testing.T) {
 	nothingLeft(t)
 }
 
+// incomplete returns how many bytes at the end of text are the beginning of a character:
+// the emulator of the terminal would drop them.
+func incomplete(text []byte) int {
+	for n := 1; n <= min(len(text), utf8.UTFMax); n++ {
+		if end := text[len(text)-n:]; utf8.RuneStart(end[0]) {
+			if utf8.FullRune(end) {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
+
 func (x *console) pasted(text string) { x.typed("\x1b[200~" + text + "\x1b[201~") }
 
 // Frames show the picture, in half blocks, and below it the numbers, in place.
@@ -372,7 +390,8 @@ func TestFramesOnATerminal(t *testing.T) {
 	nothingLeft(t)
 }
 
-// What is received and sent shows as numbers on a terminal, if it takes longer.
+// A transfer of more than two seconds shows on a terminal how many messages it has sent or
+// received.
 func TestProgressOnATerminal(t *testing.T) {
 	dir, stop := testStore(t), filepath.Join(t.TempDir(), "stop")
 	recv := openProgram(t, dir, "sh", "-c", "exec demo recv jobs > /dev/null")
