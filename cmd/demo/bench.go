@@ -45,7 +45,7 @@ func newBench() *cobra.Command {
 	return withHelp(cmd)
 }
 
-// benchResult is one line of the table. benchHelp documents its JSON.
+// benchResult is one line of the table. help/bench.txt documents its JSON.
 type benchResult struct {
 	What   string  `json:"what"`
 	Calls  int     `json:"calls"`

@@ -143,7 +143,7 @@ func (l *listing) printObjects() func([]shm.Info) error {
 	}
 }
 
-// The shape of --json; lsHelp documents it.
+// The shape of --json; help/ls.txt documents it.
 type (
 	segmentJSON struct {
 		Key         string           `json:"key"`

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"regexp"
 	"strings"
@@ -25,7 +24,7 @@ import (
 // addShare makes the root command share text.
 func addShare(root *cobra.Command) {
 	size := units.Size(64 << 10)
-	s := sharing{cmd: root, self: fmt.Sprintf("%d.%08x", os.Getpid(), rand.Uint32())}
+	s := sharing{cmd: root}
 	flags := root.Flags()
 	flags.StringVarP(&s.key, "key", "k", "demo", "meet the other runs under `KEY`")
 	flags.VarP(&size, "size", "s", "size of the ring if this run creates it: 4096, 64KiB, 1M")
@@ -63,6 +62,7 @@ func (s *sharing) run(ctx context.Context, size int) (err error) {
 		return err
 	}
 	defer s.Close()
+	s.self = fmt.Sprintf("%d.%016x", os.Getpid(), s.ID())
 	info, err := shm.Stat(s.key, storeOptions()...)
 	if err != nil {
 		return err
@@ -212,7 +212,8 @@ func (s *sharing) show(ctx context.Context, sub *stream.Subscription) error {
 }
 
 // Each message of a run begins with a header, which names the run: its process number,
-// and a random number, since processes in different containers may have the same one.
+// and the ID of its attachment, since processes in different containers may have the same
+// number.
 const (
 	joined = "+"
 	left   = "-"
@@ -220,7 +221,7 @@ const (
 
 func (s *sharing) header(sign string) string { return "\x01" + s.self + sign + "\x02" }
 
-var headers = regexp.MustCompile(`^\x01([0-9]+\.[0-9a-f]{8})([+-]?)\x02`)
+var headers = regexp.MustCompile(`^\x01([0-9]+\.[0-9a-f]{16})([+-]?)\x02`)
 
 // unpack takes a message apart. One without a header is a line, without the newline.
 func unpack(message []byte) (from, sign string, text []byte) {
