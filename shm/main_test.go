@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -276,12 +277,12 @@ func wantError(t testing.TB, err error, op, key string, kinds ...error) {
 	}
 }
 
-// saidTwice returns a part of an error's text, or a path in it, that occurs again. The
-// parts of a time of day have two characters.
+// saidTwice returns a part of an error's text, or a path in it, that occurs again.
 func saidTwice(text string) string {
+	text = timeOfDay.ReplaceAllString(text, "")
 	seen := map[string]bool{}
 	for _, part := range strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == ';' || r == '(' || r == ')' }) {
-		if part = strings.TrimSpace(part); len(part) > 2 && seen[part] {
+		if part = strings.TrimSpace(part); len(part) > 1 && seen[part] {
 			return part
 		}
 		seen[part] = true
@@ -295,6 +296,9 @@ func saidTwice(text string) string {
 	}
 	return ""
 }
+
+// timeOfDay is a part of a text that may have the same number twice.
+var timeOfDay = regexp.MustCompile(`\d\d:\d\d:\d\d`)
 
 // eventually waits for something that another goroutine does.
 func eventually(t testing.TB, what string, done func() bool) {
