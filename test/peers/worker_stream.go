@@ -154,8 +154,8 @@ func openPipe(path string, create bool) (func() (*connection, error), error) {
 			}
 		}
 	}
-	// Opening for reading and writing does not wait for the other side. Opened before the first write, the pipe keeps
-	// what is in it when the writer ends first.
+	// Opening a pipe for reading and writing does not wait for the other side. The pipe keeps its contents as long as
+	// any process has it open: so each side opens both pipes before the first write.
 	forth, err := unix.Open(names[0], unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
