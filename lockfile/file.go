@@ -59,7 +59,8 @@ func Lock(ctx context.Context, path string) (*File, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		patience = time.After(Patience)
 	}
-	for pause := firstPoll; errors.Is(err, ErrLocked); pause = min(2*pause, lastPoll) {
+	for start := time.Now(); errors.Is(err, ErrLocked); {
+		pause := min(max(time.Since(start)/4, firstPoll), lastPoll)
 		select {
 		case <-ctx.Done():
 			return nil, pathError("lock", path, fmt.Errorf("%w; another process held the file lock meanwhile", ctx.Err()))
@@ -73,10 +74,12 @@ func Lock(ctx context.Context, path string) (*File, error) {
 	return f, err
 }
 
-// Lock polls, because a wait inside flock(2) cannot be ended by a context.
+// Lock polls, because a wait inside flock(2) cannot be ended by a context. A pause is a
+// quarter of the time so far, so that many who wait do not slow down the one that has
+// the lock.
 const (
 	firstPoll = 50 * time.Microsecond
-	lastPoll  = 10 * time.Millisecond
+	lastPoll  = 50 * time.Millisecond
 )
 
 var openExisting = flock.SetFlag(os.O_RDWR | openFlags)
