@@ -6,6 +6,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"qshm/shm/internal/spin"
 )
 
 func TestNothingIsAllocatedOnTheHeap(t *testing.T) {
@@ -19,7 +21,7 @@ func TestNothingIsAllocatedOnTheHeap(t *testing.T) {
 	var since uint32
 	stop := make(chan struct{})
 	go func() { // changes the version when a waiter is asleep
-		for ; ctx.Err() == nil; pause() {
+		for ; ctx.Err() == nil; spin.Pause() {
 			if other.head.event.Load()&eventArmed == 0 {
 				continue
 			}

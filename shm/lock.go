@@ -10,6 +10,7 @@ import (
 
 	"qshm/shm/internal/failpoint"
 	"qshm/shm/internal/race"
+	"qshm/shm/internal/spin"
 )
 
 // The segment lock is one 64-bit word in the header. An uncontended Lock or Unlock
@@ -237,7 +238,7 @@ func (s *Segment) await(ctx context.Context, start time.Time) error {
 		}
 		if spins < maxSpins {
 			spins++
-			pause()
+			spin.Pause()
 			continue
 		}
 		if watched == nil {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"qshm/shm/internal/spin"
 )
 
 func TestSnapshotCopiesWhatFits(t *testing.T) {
@@ -67,13 +69,13 @@ func TestSnapshotsAreNeverTorn(t *testing.T) {
 				for _, i := range written {
 					binary.NativeEndian.PutUint64(data[8*i:], n)
 					if n%16 == 0 {
-						pause()
+						spin.Pause()
 					}
 				}
 				return nil
 			})
 			for range n % 50 {
-				pause()
+				spin.Pause()
 			}
 		}
 	})
@@ -176,7 +178,7 @@ func TestLoadsAreNeverTorn(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			pause()
+			spin.Pause()
 		}
 	})
 	rounds := 20000

@@ -4,27 +4,20 @@ import (
 	"runtime"
 
 	"qshm/shm/internal/futex"
+	"qshm/shm/internal/spin"
 )
 
 // Before a waiter sleeps, it looks a few times whether the wait is over: short
 // critical sections end in less time than it takes to fall asleep. Each look takes
 // the word's cache line from the owner, so there is some time between them.
 
-const pauseLoops = 40
-
 // maxSpins is 0 on a single processor, where the owner cannot go on meanwhile.
 var maxSpins = func() int {
-	if runtime.NumCPU() == 1 {
+	if !spin.Worthwhile {
 		return 0
 	}
 	return 20
 }()
-
-//go:noinline
-func pause() {
-	for i := 0; i < pauseLoops; i++ {
-	}
-}
 
 // backoff keeps a reader that has met a writer away from it, the longer the more
 // often. A reader that keeps looking makes the writer fetch its cache lines again
@@ -35,7 +28,7 @@ func backoff(try int) {
 	case try == 0:
 	case try < triesAwake && maxSpins > 0:
 		for range min(4<<try, maxPauses) {
-			pause()
+			spin.Pause()
 		}
 	default:
 		runtime.Gosched()

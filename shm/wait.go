@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"qshm/shm/internal/failpoint"
+	"qshm/shm/internal/spin"
 )
 
 // Waiting for the version to move. The steps in brackets are those of
@@ -202,7 +203,7 @@ func (s *Segment) watchVersion(ctx context.Context, since uint32) (uint32, error
 		}
 		if spins < maxSpins {
 			spins++
-			pause()
+			spin.Pause()
 			continue
 		}
 		now := time.Now()

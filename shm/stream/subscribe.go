@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"qshm/shm"
 	"qshm/shm/internal/failpoint"
+	"qshm/shm/internal/spin"
 )
 
 // An Option says what a subscription gets.
@@ -325,7 +325,7 @@ func (r *Subscription) pollAll() ([]byte, bool, error) {
 // little, until there are some.
 func (r *Subscription) look() bool {
 	for range r.ease {
-		pause()
+		spin.Pause()
 	}
 	before := r.seen
 	switch r.seen = r.s.ring.tail.Load(); {
@@ -393,8 +393,8 @@ func (r *Subscription) pollNew(ctx context.Context) ([]byte, bool, error) {
 	return nil, false, nil
 }
 
-// spin looks for a message for some microseconds, if that was worth it the last
-// times. It reports whether there is one.
+// spin looks for a message for some microseconds, and reports whether there is one.
+// How long depends on how long the last messages took to come: see adapt.
 func (r *Subscription) spin() bool {
 	h := r.s.ring
 	for looked, length := 0, 1; looked < r.patience; looked, length = looked+length, min(2*length, maxPause) {
@@ -403,11 +403,21 @@ func (r *Subscription) spin() bool {
 			return true
 		}
 		for range length {
-			pause()
+			spin.Pause()
 		}
 	}
-	r.patience = max(r.patience/2, minPatience)
 	return false
+}
+
+// adapt adapts patience after a spin that was in vain and the sleep that followed.
+// If both took less time than it takes to fall asleep and be woken a few times, it is
+// better to spin: a reader that falls asleep costs the writer a system call, too.
+func (r *Subscription) adapt(slept time.Duration) {
+	if slept+time.Duration(r.patience)*spin.PauseTime < shortWait {
+		r.patience = min(2*r.patience+minPatience, maxPatience)
+	} else {
+		r.patience = max(r.patience/2, minPatience)
+	}
 }
 
 func (r *Subscription) more(h *ring) bool {
@@ -418,25 +428,19 @@ func (r *Subscription) more(h *ring) bool {
 }
 
 const (
-	pauseLoops = 40
-	maxEase    = 64  // a microsecond or so
-	maxPause   = 128 // some microseconds
+	maxEase   = 64  // in pauses: a microsecond
+	maxPause  = 128 // in pauses: some microseconds
+	shortWait = 50 * time.Microsecond
 )
 
-// minPatience and maxPatience are numbers of pauses, of 20 nanoseconds or so each. On
-// a single processor, nothing can come while a reader looks.
+// minPatience and maxPatience are numbers of pauses. On a single processor, nothing
+// can come while a reader looks.
 var minPatience, maxPatience = func() (int, int) {
-	if runtime.NumCPU() == 1 {
+	if !spin.Worthwhile {
 		return 0, 0
 	}
 	return 16, 2048
 }()
-
-//go:noinline
-func pause() {
-	for i := 0; i < pauseLoops; i++ {
-	}
-}
 
 // sleep waits for a change, and looks from time to time whether writers and members of
 // the group are alive.
@@ -449,7 +453,9 @@ func (r *Subscription) sleep() error {
 		return err
 	}
 	r.section.leave()
+	begin := time.Now()
 	_, err := r.s.seg.Wait(&r.wait, version)
+	r.adapt(time.Since(begin))
 	if !r.section.reenter() {
 		return ErrClosed
 	}
