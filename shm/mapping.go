@@ -14,6 +14,7 @@ import (
 	"qshm/lockfile"
 	"qshm/shm/internal/futex"
 	"qshm/shm/internal/race"
+	"qshm/shm/internal/spin"
 )
 
 // mapping is one segment in this process: its memory, and the slot locks that
@@ -31,6 +32,7 @@ type mapping struct {
 
 	locker   chan struct{} // one goroutine of this process at a time waits for the lock
 	watcher  chan struct{} // and one for the version
+	patience spin.Patience // the watcher's
 	changing sync.Mutex    // guards changed
 	changed  chan struct{} // closed when the watcher has seen a change; nil if nobody else waits
 

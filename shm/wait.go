@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"qshm/shm/internal/failpoint"
-	"qshm/shm/internal/spin"
 )
 
 // Waiting for the version to move. The steps in brackets are those of
@@ -57,7 +56,8 @@ func (m *mapping) signal() {
 // start with comes from Version or Snapshot: no change between that and Wait is
 // missed. Several changes may pass as one.
 //
-// Waiting does not poll: the change wakes the waiter. If a process dies while it
+// Waiting does not poll: the change wakes the waiter. Where changes have come often,
+// Wait spins for up to 40 microseconds before it sleeps. If a process dies while it
 // holds the lock, the version moves too, within two seconds. Waiting takes one
 // operating-system thread in each process, however many goroutines wait.
 //
@@ -178,12 +178,15 @@ func (s *Segment) watchVersion(ctx context.Context, since uint32) (uint32, error
 	w := s.watch(ctx)
 	defer s.unwatch(w)
 	h := s.head
-	probed := time.Now()
+	s.m.patience.Spin(func() bool { return version(h.word.Load()) != since || s.detached() })
+	begin := time.Now()
+	defer func() { s.m.patience.Slept(time.Since(begin)) }()
+	probed := begin
 	deadline, hasDeadline := ctx.Deadline()
-	for spins := 0; ; {
+	for {
 		ticket := s.m.eventWord.Ticket()
 		e := h.event.Load()
-		if e&eventArmed == 0 && spins >= maxSpins {
+		if e&eventArmed == 0 {
 			failpoint.At("arm")
 			if !h.event.CompareAndSwap(e, e|eventArmed) { // [arm]
 				continue
@@ -200,11 +203,6 @@ func (s *Segment) watchVersion(ctx context.Context, since uint32) (uint32, error
 		}
 		if s.detached() {
 			return since, ErrDetached
-		}
-		if spins < maxSpins {
-			spins++
-			spin.Pause()
-			continue
 		}
 		now := time.Now()
 		if now.Sub(probed) >= eventSlice {

@@ -62,8 +62,8 @@ type Subscription struct {
 	base     uint64   // writers that had come and gone before
 	former   []uint64 // writers that were dead before
 	copied   []byte   // the last message, with Latest
-	patience int      // how often to look before sleeping
-	ease     int      // how long to wait before looking, in pauses
+	patience spin.Patience
+	ease     int // how long to wait before looking, in pauses
 	wait     slice
 }
 
@@ -244,7 +244,7 @@ func (r *Subscription) Next(ctx context.Context) (message []byte, err error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fail("next", r.s.key, err)
 		}
-		if r.spin() {
+		if r.patience.Spin(r.more) {
 			continue
 		}
 		if !waiting {
@@ -393,60 +393,22 @@ func (r *Subscription) pollNew(ctx context.Context) ([]byte, bool, error) {
 	return nil, false, nil
 }
 
-// spin looks for a message for some microseconds, and reports whether there is one.
-// How long depends on how long the last messages took to come: see adapt.
-func (r *Subscription) spin() bool {
+func (r *Subscription) more() bool {
 	h := r.s.ring
-	for looked, length := 0, 1; looked < r.patience; looked, length = looked+length, min(2*length, maxPause) {
-		if r.more(h) {
-			r.patience = min(2*r.patience, maxPatience)
-			return true
-		}
-		for range length {
-			spin.Pause()
-		}
-	}
-	return false
-}
-
-// adapt adapts patience after a spin that was in vain and the sleep that followed.
-// If both took less time than it takes to fall asleep and be woken a few times, it is
-// better to spin: a reader that falls asleep costs the writer a system call, too.
-func (r *Subscription) adapt(slept time.Duration) {
-	if slept+time.Duration(r.patience)*spin.PauseTime < shortWait {
-		r.patience = min(2*r.patience+minPatience, maxPatience)
-	} else {
-		r.patience = max(r.patience/2, minPatience)
-	}
-}
-
-func (r *Subscription) more(h *ring) bool {
 	if r.group >= 0 {
 		return groupPos(r.shared().word.Load()) != h.tail.Load()
 	}
 	return h.tail.Load() != r.pos
 }
 
-const (
-	maxEase   = 64  // in pauses: a microsecond
-	maxPause  = 128 // in pauses: some microseconds
-	shortWait = 50 * time.Microsecond
-)
-
-// minPatience and maxPatience are numbers of pauses. On a single processor, nothing
-// can come while a reader looks.
-var minPatience, maxPatience = func() (int, int) {
-	if !spin.Worthwhile {
-		return 0, 0
-	}
-	return 16, 2048
-}()
+// maxEase is a number of pauses, a microsecond or so.
+const maxEase = 64
 
 // sleep waits for a change, and looks from time to time whether writers and members of
 // the group are alive.
 func (r *Subscription) sleep() error {
 	version := r.s.seg.Version()
-	if r.more(r.s.ring) {
+	if r.more() {
 		return nil
 	}
 	if err := r.writersGone(false); err != nil {
@@ -455,7 +417,7 @@ func (r *Subscription) sleep() error {
 	r.section.leave()
 	begin := time.Now()
 	_, err := r.s.seg.Wait(&r.wait, version)
-	r.adapt(time.Since(begin))
+	r.patience.Slept(time.Since(begin))
 	if !r.section.reenter() {
 		return ErrClosed
 	}
@@ -483,7 +445,7 @@ func (r *Subscription) writersGone(ask bool) error {
 		}
 	}
 	switch {
-	case r.more(h): // sent before the writer has closed
+	case r.more(): // sent before the writer has closed
 		return nil
 	case h.opened.Load() != opened: // a writer came before the last one has closed
 		return nil
