@@ -111,7 +111,7 @@ func remove(f *File) error {
 	// A file can be neither removed nor renamed while another process has it open
 	// without sharing it. flock opens files so, for a moment when it tries to lock
 	// them, and for as long as it holds the lock.
-	for start := time.Now(); ; time.Sleep(lastPoll) {
+	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		err = setAside(path, aside, f.info)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			break

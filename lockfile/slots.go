@@ -86,7 +86,7 @@ func (s *Slots) Claim(i int) (bool, error) {
 		pause := firstPoll
 		for tries := 1; !ok && err == nil && tries < claimTries && !s.lockedByOther(i); tries++ {
 			time.Sleep(pause)
-			pause = min(2*pause, lastPoll)
+			pause = min(2*pause, lastClaimPause)
 			sibling, ok, err = s.lock(i)
 		}
 	}
@@ -96,7 +96,10 @@ func (s *Slots) Claim(i int) (bool, error) {
 	return ok, err
 }
 
-const claimTries = 20 // in about 20 ms
+const (
+	claimTries     = 20 // in about 20 ms
+	lastClaimPause = time.Millisecond
+)
 
 func (s *Slots) lock(i int) (sibling *File, ok bool, err error) {
 	if s.kind == RecordLocks {
