@@ -48,8 +48,8 @@
 // everything, and [ErrWriterDied] if one of them died instead. Writers that had closed
 // before it subscribed do not count, except for a group and with FromOldest.
 //
-// Waiting does not poll and takes no processor time. A reader looks for some
-// microseconds before it sleeps.
+// Waiting does not poll: a reader sleeps, and takes no processor time. Where messages
+// come often, it spins for up to 40 microseconds before it sleeps.
 //
 // # What is not promised
 //
