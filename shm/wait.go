@@ -178,7 +178,9 @@ func (s *Segment) watchVersion(ctx context.Context, since uint32) (uint32, error
 	w := s.watch(ctx)
 	defer s.unwatch(w)
 	h := s.head
-	s.m.patience.Spin(func() bool { return version(h.word.Load()) != since || s.detached() })
+	if s.m.patience.Spin(func() bool { return version(h.word.Load()) != since }) {
+		return version(h.word.Load()), nil // without arming, which would cost the next writer a system call
+	}
 	begin := time.Now()
 	defer func() { s.m.patience.Slept(time.Since(begin)) }()
 	probed := begin

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"qshm/shm/internal/spin"
 )
 
 func TestWhatMovesTheVersion(t *testing.T) {
@@ -105,6 +107,25 @@ func sleepInWaitRole(key string) error {
 		seg.m.eventWord.Sleep(ticket, value, time.Hour)
 	}
 	return seg.Detach()
+}
+
+// Otherwise the next writer would make a system call for nothing.
+func TestAWaiterThatSpinsDoesNotArmTheEventWord(t *testing.T) {
+	if !spin.Worthwhile {
+		t.Skip("a single processor")
+	}
+	store(t)
+	seg := create(t, key, 8)
+	seg.m.patience.Slept(0) // changes come often
+	since := seg.Version()
+	seg.Notify()
+	seg.m.watcher <- struct{}{} // it is over at the first look
+	if v, err := seg.watchVersion(t.Context(), since); v != since+1 || err != nil {
+		t.Errorf("version %d, %v; want %d", v, err, since+1)
+	}
+	if seg.head.event.Load()&eventArmed != 0 {
+		t.Error("the event word is armed")
+	}
 }
 
 func TestAChangeWakesAllProcesses(t *testing.T) {

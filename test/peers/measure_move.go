@@ -60,6 +60,11 @@ func moveGroup(all []*peer, pl plan, size int) *group {
 			withPeers([]*peer{&out}, "move", g, run("copy=1"))
 		}
 	}
+	for _, id := range []string{"futex", "futex-out"} {
+		if r := g.row(id); r != nil {
+			r.yardstick = true
+		}
+	}
 	return g
 }
 
