@@ -7,9 +7,10 @@ import (
 	"qshm/shm/internal/spin"
 )
 
-// Before a waiter sleeps, it looks a few times whether the wait is over: short
-// critical sections end in less time than it takes to fall asleep. Each look takes
-// the word's cache line from the owner, so there is some time between them.
+// Before a waiter for the lock sleeps, it looks a few times whether the lock is free:
+// short critical sections end in less time than it takes to fall asleep. Each look
+// takes the word's cache line from the owner, so there is some time between them. A
+// waiter for the version looks as often as the last waits suggest: see spin.Patience.
 
 // maxSpins is 0 on a single processor, where the owner cannot go on meanwhile.
 var maxSpins = func() int {

@@ -119,7 +119,7 @@ func TestAWaiterThatSpinsDoesNotArmTheEventWord(t *testing.T) {
 	seg.m.patience.Slept(0) // changes come often
 	since := seg.Version()
 	seg.Notify()
-	seg.m.watcher <- struct{}{} // it is over at the first look
+	seg.m.watcher <- struct{}{} // as waitFor does; the wait is over at the first look
 	if v, err := seg.watchVersion(t.Context(), since); v != since+1 || err != nil {
 		t.Errorf("version %d, %v; want %d", v, err, since+1)
 	}
